@@ -1,0 +1,29 @@
+"""Differential equation solvers that return what they did: `solve` and its parts."""
+
+from nde.solvers.adjoint import Direct, Recompute
+from nde.solvers.brownian import BrownianGrid
+from nde.solvers.controller import PID, FixedSteps
+from nde.solvers.methods import ODE_METHODS, SDE_METHODS
+from nde.solvers.solution import Solution, Stats
+from nde.solvers.solve import solve
+from nde.solvers.tableau import ButcherTableau
+from nde.solvers.term import ODETerm, SDETerm
+from nde.solvers.types import SolveError, Status
+
+__all__ = [
+    "ODE_METHODS",
+    "PID",
+    "SDE_METHODS",
+    "BrownianGrid",
+    "ButcherTableau",
+    "Direct",
+    "FixedSteps",
+    "ODETerm",
+    "Recompute",
+    "SDETerm",
+    "Solution",
+    "SolveError",
+    "Stats",
+    "Status",
+    "solve",
+]

@@ -1,0 +1,46 @@
+"""Direct: plain autograd through the accepted steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nde.solvers.adjoint.forward import evaluations, fill, find_steps
+from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.march import Schedule, fixed_tape, march, replay_of
+from nde.solvers.problem import Problem
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Gradients by automatic differentiation of the steps taken.
+
+    Adaptive steps are found first and then replayed with a graph, so that a rejected
+    step never enters it. Memory grows with steps times stages; supports double
+    backward.
+    """
+
+    def run(
+        self,
+        problem: Problem,
+        plan: Schedule | None,
+        carry: tuple[Tensor, ...],
+        captured: tuple[Tensor, ...],
+    ) -> Outcome:
+        """Solve with gradients."""
+        if plan is None:
+            tape = find_steps(problem, plan, carry)
+            result = march(problem, replay_of(tape), carry, tape.slot_rows)
+        else:
+            tape = fixed_tape(problem, plan)
+            result = march(problem, plan, carry, tape.slot_rows)
+            tape = fill(tape, problem, result)
+        return Outcome(
+            tape=tape,
+            y_end=result.y_end,
+            polynomials=result.polynomials,
+            error=result.error.where(tape.valid, 0.0),
+            stiffness=result.stiffness.where(tape.valid, 0.0),
+            evaluations=evaluations(problem, tape),
+        )

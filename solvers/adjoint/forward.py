@@ -1,0 +1,80 @@
+"""The forward pass that all adjoints share: find the steps, keep their states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nde.solvers import initial_step, loop
+from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.controller import PID
+from nde.solvers.march import March, Schedule, fixed_tape, march
+from nde.solvers.problem import Problem
+from nde.solvers.tape import Tape
+from nde.solvers.types import Status
+
+
+def find_steps(
+    problem: Problem, plan: Schedule | None, carry: tuple[Tensor, ...]
+) -> Tape:
+    """The tape of a solve from `carry`, without a graph.
+
+    `plan` where the steps are given.
+    """
+    with torch.no_grad():
+        carry = tuple(part.detach() for part in carry)
+        if plan is None:
+            return loop.run(problem, carry)
+        blank = fixed_tape(problem, plan)
+        return fill(blank, problem, march(problem, plan, carry, blank.slot_rows))
+
+
+def start(problem: Problem) -> tuple[Tensor, ...]:
+    """The carry of the first step."""
+    return problem.stepper.start(problem.term, problem.t0, problem.y0)
+
+
+def fill(blank: Tape, problem: Problem, result: March) -> Tape:
+    """A fixed grid's tape with the values of its march."""
+    step, row = blank.step, blank.row
+    finite = torch.isfinite(result.y_end).all(dim=1)
+    failed = torch.full_like(blank.status, int(Status.NON_FINITE))
+    states = torch.stack(result.states)[step, row] if result.states else None
+    carry: tuple[Tensor, ...] = ()
+    if result.states and result.carries[0]:
+        columns = zip(*result.carries, strict=True)
+        carry = tuple(torch.stack(column)[step, row] for column in columns)
+    return replace(
+        blank,
+        error=result.error.detach()[step, row],
+        stiffness=result.stiffness.detach()[step, row],
+        y=states,
+        carry=carry,
+        polynomials=result.polynomials.detach(),
+        y_end=result.y_end.detach(),
+        carry_end=tuple(part.detach() for part in result.carry_end),
+        status=torch.where(finite, blank.status, failed),
+    )
+
+
+def plain(problem: Problem, tape: Tape) -> Outcome:
+    """The outcome of a solve without gradients."""
+    return Outcome(
+        tape=tape,
+        y_end=tape.y_end,
+        polynomials=tape.polynomials,
+        error=tape.grid(tape.error),
+        stiffness=tape.grid(tape.stiffness),
+        evaluations=evaluations(problem, tape),
+    )
+
+
+def evaluations(problem: Problem, tape: Tape) -> Tensor:
+    """Vector-field calls that each row needed: counted, not observed."""
+    stepper, controller = problem.stepper, problem.controller
+    first = stepper.start_evaluations
+    if isinstance(controller, PID) and controller.first_step is None:
+        first += initial_step.EVALUATIONS + (0 if stepper.start_evaluations else 1)
+    return (tape.accepted + tape.rejected) * stepper.step_evaluations + first

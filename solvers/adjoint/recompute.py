@@ -1,0 +1,172 @@
+"""Recompute: store the states of accepted steps, replay one step at a time backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nde.solvers.adjoint.forward import evaluations, find_steps, start
+from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.march import Schedule, replay_of
+from nde.solvers.problem import Problem
+from nde.solvers.tape import Tape
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Exact gradients of the computed solution, with the memory of its states alone.
+
+    The forward pass records no graph; the backward pass rebuilds each accepted step
+    from its stored state and takes one vector-Jacobian product, last step first. Step
+    sizes are constants, as under `Direct`. No double backward: use `Direct` for that.
+    """
+
+    def run(
+        self,
+        problem: Problem,
+        plan: Schedule | None,
+        carry: tuple[Tensor, ...],
+        captured: tuple[Tensor, ...],
+    ) -> Outcome:
+        """Solve with gradients to `problem.y0` and to the captured tensors."""
+        tape = find_steps(problem, plan, carry)
+        replay = _Replay(problem, tape, replay_of(tape), captured)
+        y_end, polynomials, error, stiffness = _Recompute.apply(  # type: ignore[no-untyped-call]
+            replay, problem.y0, *captured
+        )
+        return Outcome(
+            tape=tape,
+            y_end=y_end,
+            polynomials=polynomials,
+            error=error,
+            stiffness=stiffness,
+            evaluations=evaluations(problem, tape),
+        )
+
+
+@dataclass(frozen=True)
+class _Replay:
+    problem: Problem
+    tape: Tape
+    plan: Schedule
+    captured: tuple[Tensor, ...]
+
+
+class _Recompute(torch.autograd.Function):
+    """The solve as one node of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, replay: _Replay, *inputs: Tensor) -> tuple[Tensor, ...]:
+        tape = replay.tape
+        # Fresh tensors: an output that the node itself holds would never be freed.
+        ctx.replay = replay
+        ctx.set_materialize_grads(False)
+        return (
+            tape.y_end.clone(),
+            tape.polynomials.clone(),
+            tape.grid(tape.error),
+            tape.grid(tape.stiffness),
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        replay: _Replay = ctx.replay
+        g_end, g_polynomials, g_error, g_stiffness = grads
+        tape = replay.tape
+        y_grad = torch.zeros_like(tape.y_end) if g_end is None else g_end
+        carry_grad = tuple(torch.zeros_like(part) for part in tape.carry_end)
+        totals: list[Tensor | None] = [None] * len(replay.captured)
+        last = tape.slots.numel()
+        for j in range(replay.plan.steps - 1, -1, -1):
+            first = last - tape.slot_rows[j].numel()
+            extra = (
+                None if g_polynomials is None else g_polynomials[first:last],
+                None if g_error is None else g_error[j],
+                None if g_stiffness is None else g_stiffness[j],
+            )
+            last = first
+            y_grad, carry_grad = _step_vjp(replay, j, y_grad, carry_grad, extra, totals)
+        if carry_grad:
+            y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
+        return (None, y_grad, *totals)
+
+
+def _step_vjp(
+    replay: _Replay,
+    j: int,
+    y_grad: Tensor,
+    carry_grad: tuple[Tensor, ...],
+    extra: tuple[Tensor | None, Tensor | None, Tensor | None],
+    totals: list[Tensor | None],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Pull gradients of step j's outputs back to its state and carry."""
+    problem, tape = replay.problem, replay.tape
+    g_polynomials, g_error, g_stiffness = extra
+    y, carry = tape.states(j)
+    y = y.detach().requires_grad_()
+    carry = tuple(part.detach().requires_grad_() for part in carry)
+    t, inc = replay.plan.step(j, y.dtype)
+    with torch.enable_grad():
+        stages = problem.stepper.workspace(y, graph=True)
+        out = problem.stepper.step(problem.term, t, y, inc, carry, stages)
+        outputs: list[Tensor] = [out.y1, *out.carry]
+        weights: list[Tensor] = [y_grad, *carry_grad]
+        if g_polynomials is not None and g_polynomials.numel():
+            outputs.append(problem.polynomial(y, out)[tape.slot_rows[j]])
+            weights.append(g_polynomials)
+        if g_error is not None and out.error is not None:
+            outputs.append(problem.error_ratio(y, out))
+            weights.append(g_error)
+        if g_stiffness is not None and out.stiffness is not None:
+            outputs.append(out.stiffness)
+            weights.append(g_stiffness)
+    grads = _vjp(outputs, weights, (y, *carry), replay.captured, totals)
+    return grads[0], tuple(grads[1:])
+
+
+def _start_vjp(
+    replay: _Replay,
+    y_grad: Tensor,
+    carry_grad: tuple[Tensor, ...],
+    totals: list[Tensor | None],
+) -> Tensor:
+    """Pull the gradient of the first carry back to the initial state."""
+    problem = replay.problem
+    y = problem.y0.detach().requires_grad_()
+    with torch.enable_grad():
+        carry = start(replace(problem, y0=y))
+    (grad,) = _vjp(carry, carry_grad, (y,), replay.captured, totals)
+    return y_grad + grad
+
+
+def _vjp(
+    outputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    inputs: tuple[Tensor, ...],
+    captured: tuple[Tensor, ...],
+    totals: list[Tensor | None],
+) -> list[Tensor]:
+    """Gradients to `inputs`; those to `captured` are added to `totals`."""
+    pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(value) for value in inputs]
+    grads = torch.autograd.grad(
+        [output for output, _ in pairs],
+        (*inputs, *captured),
+        [weight for _, weight in pairs],
+        allow_unused=True,
+    )
+    for index, grad in enumerate(grads[len(inputs) :]):
+        if grad is not None:
+            total = totals[index]
+            totals[index] = grad if total is None else total + grad
+    return [
+        torch.zeros_like(value) if grad is None else grad
+        for value, grad in zip(inputs, grads[: len(inputs)], strict=True)
+    ]

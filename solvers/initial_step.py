@@ -1,0 +1,41 @@
+"""The first step size of an adaptive solve, per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nde.solvers.controller import Tolerances
+from nde.solvers.term import Bound
+
+EVALUATIONS = 1
+
+
+def initial_step(
+    term: Bound,
+    t: Tensor,
+    y: Tensor,
+    k: Tensor,
+    span: Tensor,
+    tolerances: Tolerances,
+    order: int,
+) -> Tensor:
+    """Step sizes `(rows,)` float64 from `y` at `t (rows,)` with derivative `k`.
+
+    Hairer, Norsett, Wanner, *Solving ODEs I*, II.4, p. 169; `order` is the power of h
+    in the error estimate, `span (rows,)` the length of the interval.
+    """
+    d0, d1 = tolerances.norm(y, y), tolerances.norm(k, y)
+    small = (d0 < 1e-5) | (d1 < 1e-5)
+    guess = torch.where(small, 1e-6, 0.01 * d0 / d1.clamp_min(1e-30))
+    guess = torch.nan_to_num(guess, nan=1e-6, posinf=1e-6).to(t.dtype)
+    guess = torch.minimum(guess, span)
+    ahead = torch.addcmul(y, guess.to(y.dtype).unsqueeze(1), k)
+    change = term.f((t + guess).to(y.dtype), ahead) - k
+    d2 = tolerances.norm(change, y) / guess
+    steepest = torch.maximum(d1.to(d2.dtype), d2)
+    step = (0.01 / steepest.clamp_min(1e-30)).pow(1.0 / order)
+    flat = (guess * 1e-3).clamp_min(1e-6)
+    step = torch.where(steepest <= 1e-15, flat, step)
+    step = torch.nan_to_num(step, nan=1e-6, posinf=1e-6)
+    return torch.minimum(torch.minimum(100.0 * guess, step), span)

@@ -1,0 +1,30 @@
+"""Methods by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from nde.solvers.runge_kutta import ExplicitRungeKutta
+from nde.solvers.stepper import Stepper
+from nde.solvers.stochastic import EulerMaruyama, StratonovichHeun
+from nde.solvers.tableaus import EXPLICIT
+
+ODE_METHODS: Mapping[str, Stepper] = {
+    name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()
+}
+
+SDE_METHODS: Mapping[str, EulerMaruyama | StratonovichHeun] = {
+    stepper.name: stepper for stepper in (EulerMaruyama(), StratonovichHeun())
+}
+
+
+def method_named(name: object, methods: Mapping[str, Stepper], kind: str) -> Stepper:
+    """The method of that name; ValueError with the nearest names if there is none."""
+    if isinstance(name, str) and name in methods:
+        return methods[name]
+    near = difflib.get_close_matches(str(name), methods, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"method {name!r} is not known for {kind}{hint} (methods: {', '.join(methods)})"
+    )

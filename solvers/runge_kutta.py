@@ -1,0 +1,118 @@
+"""Explicit Runge-Kutta steps from a tableau."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nde.solvers.stages import StageBuffer, Stages, StageStack
+from nde.solvers.tableau import ButcherTableau, on_device
+from nde.solvers.term import Bound
+from nde.solvers.types import Increment, Step, StepOut
+
+
+@dataclass(frozen=True)
+class ExplicitRungeKutta:
+    """Any explicit Runge-Kutta method; the tableau is all that differs.
+
+    Error: h sum_i (b_i - b_hat_i) k_i. Stiffness: |k_i - k_j| / |g_i - g_j| for two
+    stages at equal time with inputs g, about the largest eigenvalue of the Jacobian
+    (Shampine 1977; Hairer and Wanner, *Solving ODEs II*, p. 22).
+    """
+
+    tableau: ButcherTableau
+
+    @property
+    def name(self) -> str:
+        return self.tableau.name
+
+    @property
+    def error_order(self) -> int | None:
+        return self.tableau.error_order
+
+    @property
+    def has_stiffness(self) -> bool:
+        return self.tableau.stiffness_pair is not None
+
+    @property
+    def stability(self) -> float:
+        return self.tableau.stability
+
+    @property
+    def has_interpolant(self) -> bool:
+        return True
+
+    @property
+    def start_evaluations(self) -> int:
+        return 1 if self.tableau.fsal else 0
+
+    @property
+    def step_evaluations(self) -> int:
+        return self.tableau.evaluations
+
+    def workspace(self, y: Tensor, graph: bool) -> Stages:
+        return StageStack(self.tableau) if graph else StageBuffer(self.tableau, y)
+
+    def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return (term.f(t.to(y.dtype), y),) if self.tableau.fsal else ()
+
+    def step(
+        self,
+        term: Bound,
+        t: Step,
+        y: Tensor,
+        inc: Increment,
+        carry: tuple[Tensor, ...],
+        stages: Stages | None,
+    ) -> StepOut:
+        assert stages is not None
+        tableau, h = self.tableau, inc.dt
+        times = _stage_times(tableau, t, h, y)
+        stages.begin(carry[0] if carry else term.f(times[0], y))
+        pair = tableau.stiffness_pair or ()
+        inputs: dict[int, Tensor] = {}
+        derivatives: dict[int, Tensor] = {}
+        y1 = y
+        for i in range(1, tableau.stages):
+            y1 = stages.input(y, h, i)
+            k = term.f(times[i], y1)
+            stages.append(k)
+            if i in pair:
+                inputs[i], derivatives[i] = y1, k
+        if not tableau.fsal:
+            y1 = stages.solution(y, h)
+        stiffness = None
+        if tableau.stiffness_pair is not None:
+            i, j = tableau.stiffness_pair
+            stiffness = _ratio(
+                derivatives[i] - derivatives[j], inputs[i] - inputs[j], y.dtype
+            )
+        return StepOut(
+            y1=y1,
+            error=None if tableau.b_error is None else stages.error(h),
+            stiffness=stiffness,
+            carry=(stages.last(),) if tableau.fsal else (),
+            stages=stages,
+        )
+
+
+def _stage_times(
+    tableau: ButcherTableau, t: Step, h: Step, y: Tensor
+) -> tuple[Tensor, ...]:
+    """Engine time of each stage, `(rows,)` in y's dtype."""
+    c = on_device(tableau, y.device, y.dtype).c
+    if isinstance(t, float):
+        times = torch.mul(c, h).add_(t).unsqueeze(1)
+    else:
+        assert isinstance(h, Tensor)
+        times = torch.addcmul(t, c.unsqueeze(1), h.squeeze(1))
+    return times.to(y.dtype).unbind(0)
+
+
+def _ratio(dk: Tensor, dg: Tensor, dtype: torch.dtype) -> Tensor:
+    """|dk| / |dg| per row; 0 where the inputs coincide."""
+    floor = torch.finfo(dtype).tiny
+    size = torch.linalg.vector_norm(dg, dim=-1).clamp_min(floor)
+    return torch.div(torch.linalg.vector_norm(dk, dim=-1), size)

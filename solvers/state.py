@@ -1,0 +1,208 @@
+"""Nested states and the engine's `(batch, dim)` layout, one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# A tensor `(batch, ...)`, or tuples, lists and dicts of states.
+State = Any
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor of the state: shape without the batch axis, and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def width(self) -> int:
+        """Real numbers per sample."""
+        return _numel(self.shape) * (2 if self.dtype.is_complex else 1)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a state is nested. `flatten` and `unflatten` invert each other.
+
+    The engine's tensor is `(batch, dim)`, real; complex leaves count twice.
+    """
+
+    skeleton: Any
+    leaves: tuple[Leaf, ...]
+    batch: int
+    dtype: torch.dtype
+
+    @property
+    def single(self) -> bool:
+        """Whether the state is one real tensor."""
+        return isinstance(self.skeleton, int) and not self.leaves[0].dtype.is_complex
+
+    def flatten(self, state: State, name: str) -> Tensor:
+        """State to `(batch, dim)`; ValueError or TypeError naming what differs."""
+        tensors: list[Tensor] = []
+        self._collect(self.skeleton, state, name, tensors)
+        rows = [_real(tensor).reshape(self.batch, -1) for tensor in tensors]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def unflatten(self, flat: Tensor, extra: tuple[int, ...] = ()) -> State:
+        """`(batch, *extra, dim)` to the state, leaves `(batch, *extra, ...)`."""
+        parts = torch.split(flat, [leaf.width for leaf in self.leaves], dim=-1)
+        tensors = []
+        for leaf, part in zip(self.leaves, parts, strict=True):
+            lead = (flat.shape[0], *extra)
+            if leaf.dtype.is_complex:
+                pairs = part.reshape(*lead, *leaf.shape, 2).contiguous()
+                tensors.append(torch.view_as_complex(pairs))
+            else:
+                tensors.append(part.reshape(*lead, *leaf.shape))
+        return _fill(self.skeleton, tensors)
+
+    def _collect(self, skeleton: Any, state: State, name: str, out: list[Tensor]):  # type: ignore[no-untyped-def]
+        if isinstance(skeleton, int):
+            leaf = self.leaves[skeleton]
+            out.append(_checked(state, leaf, self.batch, name))
+            return
+        if type(state) is not type(skeleton) or len(state) != len(skeleton):
+            raise ValueError(
+                f"{name} returned {_describe(state)} for a state that is "
+                f"{_describe(skeleton)}; return the structure of y0"
+            )
+        if isinstance(skeleton, dict):
+            if state.keys() != skeleton.keys():
+                raise ValueError(
+                    f"{name} returned the keys {sorted(state)}, "
+                    f"the state has {sorted(skeleton)}"
+                )
+            for key, part in skeleton.items():
+                self._collect(part, state[key], f"{name}[{key!r}]", out)
+            return
+        for index, (part, value) in enumerate(zip(skeleton, state, strict=True)):
+            self._collect(part, value, f"{name}[{index}]", out)
+
+
+def structure_of(y0: State) -> Structure:
+    """The structure of an initial state.
+
+    Raises TypeError if a leaf is no floating or complex tensor or dtypes differ,
+    ValueError if a leaf has no batch axis, batch sizes differ, a value is not finite,
+    or there is no leaf at all.
+    """
+    leaves: list[Leaf] = []
+    tensors: list[Tensor] = []
+    skeleton = _walk(y0, "y0", leaves, tensors)
+    if not leaves:
+        raise ValueError("y0 is empty: pass at least one tensor")
+    sizes = {tensor.shape[0] for tensor in tensors}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"y0's leaves have batch sizes {sorted(sizes)}; the leading axis of every "
+            "leaf is the batch and must agree"
+        )
+    dtypes = {_real(tensor).dtype for tensor in tensors}
+    devices = {tensor.device for tensor in tensors}
+    if len(dtypes) > 1 or len(devices) > 1:
+        raise TypeError(
+            f"y0 mixes {sorted(map(str, dtypes | devices))}; cast its leaves to one "
+            "precision on one device"
+        )
+    return Structure(skeleton, tuple(leaves), sizes.pop(), dtypes.pop())
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply a function to every tensor of a nested state."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: map_tensors(function, value) for key, value in state.items()}
+    return type(state)(map_tensors(function, value) for value in state)
+
+
+def _walk(state: State, name: str, leaves: list[Leaf], tensors: list[Tensor]) -> Any:
+    if isinstance(state, Tensor):
+        if not (state.is_floating_point() or state.is_complex()):
+            raise TypeError(
+                f"{name} must be floating, got {state.dtype}; use {name}.float()"
+            )
+        if state.ndim == 0:
+            raise ValueError(
+                f"{name} has no batch axis; pass a tensor (batch, ...), for one sample "
+                f"{name}[None]"
+            )
+        bad = int((~torch.isfinite(state)).sum())
+        if bad:
+            kind = "NaN" if bool(torch.isnan(state).any()) else "infinite"
+            raise ValueError(
+                f"{name} has {bad} {kind} or non-finite of {state.numel()} entries; "
+                "clean the initial state before solving"
+            )
+        leaves.append(Leaf(tuple(state.shape[1:]), state.dtype))
+        tensors.append(state)
+        return len(leaves) - 1
+    if isinstance(state, dict):
+        return {
+            key: _walk(value, f"{name}[{key!r}]", leaves, tensors)
+            for key, value in state.items()
+        }
+    if type(state) in (tuple, list):
+        return type(state)(
+            _walk(value, f"{name}[{index}]", leaves, tensors)
+            for index, value in enumerate(state)
+        )
+    raise TypeError(
+        f"{name} must be a torch.Tensor, or a tuple, list or dict of them, got "
+        f"{type(state).__name__}; use torch.as_tensor"
+    )
+
+
+def _checked(value: object, leaf: Leaf, batch: int, name: str) -> Tensor:
+    if value is None:
+        raise TypeError(f"{name} returned None; is a return statement missing?")
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} returned {_describe(value)} where a tensor was expected; return "
+            "the structure of y0"
+        )
+    if value.shape != (batch, *leaf.shape):
+        raise ValueError(
+            f"{name} returned shape {tuple(value.shape)} for a state of shape "
+            f"{(batch, *leaf.shape)}; nothing is broadcast, return the state's shape"
+        )
+    if value.dtype != leaf.dtype:
+        raise TypeError(
+            f"{name} returned {value.dtype} for a state of {leaf.dtype}; cast its "
+            "output or y0"
+        )
+    return value
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _fill(skeleton: Any, tensors: list[Tensor]) -> State:
+    if isinstance(skeleton, int):
+        return tensors[skeleton]
+    if isinstance(skeleton, dict):
+        return {key: _fill(part, tensors) for key, part in skeleton.items()}
+    return type(skeleton)(_fill(part, tensors) for part in skeleton)
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return "a tensor"
+    if isinstance(value, (tuple, list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "a tensor" if isinstance(value, int) else type(value).__name__
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

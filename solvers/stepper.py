@@ -1,0 +1,68 @@
+"""What a method is to the loops: capabilities, and one pure step.
+
+To add a family of methods, write a frozen dataclass with these members and enter it in
+`methods.py`. A step must be the identity where its length is zero.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from nde.solvers.stages import Stages
+from nde.solvers.term import Bound
+from nde.solvers.types import Increment, Step, StepOut
+
+
+class Stepper(Protocol):
+    """A one-step method."""
+
+    @property
+    def name(self) -> str:
+        """As users write it."""
+
+    @property
+    def error_order(self) -> int | None:
+        """Power of h in the error estimate; None without one."""
+
+    @property
+    def has_stiffness(self) -> bool:
+        """Whether steps estimate stiffness."""
+
+    @property
+    def stability(self) -> float | None:
+        """Extent of the stability region on the negative real axis, where known."""
+
+    @property
+    def has_interpolant(self) -> bool:
+        """Whether steps can be read in between."""
+
+    @property
+    def start_evaluations(self) -> int:
+        """Vector-field calls before the first step."""
+
+    @property
+    def step_evaluations(self) -> int:
+        """Vector-field calls per attempted step."""
+
+    def workspace(self, y: Tensor, graph: bool) -> Stages | None:
+        """Where a run of steps keeps its stages; `graph` if autograd records them."""
+
+    def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """What the first step starts from."""
+
+    def step(
+        self,
+        term: Bound,
+        t: Step,
+        y: Tensor,
+        inc: Increment,
+        carry: tuple[Tensor, ...],
+        stages: Stages | None,
+    ) -> StepOut:
+        """One step from `y (rows, dim)` at engine time `t`.
+
+        `t` and `inc.dt` are floats together, or `t (rows,)` float64 and
+        `inc.dt (rows, 1)` in y's dtype.
+        """

@@ -1,0 +1,110 @@
+"""Steps for stochastic differential equations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nde.solvers.stages import Stages
+from nde.solvers.term import Bound, BoundSDE, Interpretation
+from nde.solvers.types import Increment, Step, StepOut
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    """y + f h + g W, for Ito equations: strong order 1/2, 1 for additive noise.
+
+    Kloeden and Platen, *Numerical Solution of SDEs*, eq. 10.2.4.
+    """
+
+    name: str = "euler"
+    interpretation: Interpretation = "ito"
+    error_order: int | None = None
+    has_stiffness: bool = False
+    stability: float | None = None
+    has_interpolant: bool = False
+    start_evaluations: int = 0
+    step_evaluations: int = 1
+
+    def workspace(self, y: Tensor, graph: bool) -> Stages | None:
+        return None
+
+    def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def step(
+        self,
+        term: Bound,
+        t: Step,
+        y: Tensor,
+        inc: Increment,
+        carry: tuple[Tensor, ...],
+        stages: Stages | None,
+    ) -> StepOut:
+        assert isinstance(term, BoundSDE) and inc.w is not None
+        now = _time(t, y)
+        drifted = _add(y, term.f(now, y), inc.dt)
+        y1 = drifted + term.product(term.g(now, y), inc.w)
+        return StepOut(y1=y1, error=None, stiffness=None, carry=(), stages=None)
+
+
+@dataclass(frozen=True)
+class StratonovichHeun:
+    """Heun's predictor and corrector, for Stratonovich equations.
+
+    Strong order 1 for diagonal, scalar and additive noise where it commutes, 1/2 else
+    (Rumelin 1982). Error estimate: corrector minus predictor.
+    """
+
+    name: str = "heun"
+    interpretation: Interpretation = "stratonovich"
+    error_order: int | None = 1
+    has_stiffness: bool = False
+    stability: float | None = None
+    has_interpolant: bool = False
+    start_evaluations: int = 0
+    step_evaluations: int = 2
+
+    def workspace(self, y: Tensor, graph: bool) -> Stages | None:
+        return None
+
+    def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def step(
+        self,
+        term: Bound,
+        t: Step,
+        y: Tensor,
+        inc: Increment,
+        carry: tuple[Tensor, ...],
+        stages: Stages | None,
+    ) -> StepOut:
+        assert isinstance(term, BoundSDE) and inc.w is not None
+        h, w = inc.dt, inc.w
+        now, then = _time(t, y), _time(_later(t, h), y)
+        f0, moved0 = term.f(now, y), term.product(term.g(now, y), w)
+        predicted = _add(y, f0, h) + moved0
+        f1, moved1 = term.f(then, predicted), term.product(term.g(then, predicted), w)
+        error = _add(0.5 * (moved1 - moved0), f1 - f0, 0.5 * h)
+        return StepOut(
+            y1=predicted + error, error=error, stiffness=None, carry=(), stages=None
+        )
+
+
+def _time(t: Step, y: Tensor) -> Tensor:
+    if isinstance(t, float):
+        return torch.full((1,), t, dtype=y.dtype, device=y.device)
+    return t.to(y.dtype)
+
+
+def _later(t: Step, h: Step) -> Step:
+    return t + (h if isinstance(h, float) else h.squeeze(1))
+
+
+def _add(y: Tensor, k: Tensor, h: Step) -> Tensor:
+    if isinstance(h, float):
+        return torch.add(y, k, alpha=h)
+    return torch.addcmul(y, h, k)

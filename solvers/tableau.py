@@ -1,0 +1,108 @@
+"""Butcher tableau: a method as numbers, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ButcherTableau:
+    """An explicit Runge-Kutta method.
+
+    `a` holds one row per stage after the first; `b_error` the embedded difference
+    b - b_hat, taken directly so that no digits cancel; `dense[i][j]` the coefficient of
+    theta**(j + 1) in the weight of stage i, so y(theta) = y + h sum_i b_i(theta) k_i;
+    `stiffness_pair` two stages at equal time; `stability` the extent of the stability
+    region on the negative real axis. Hairer, Norsett, Wanner, *Solving ODEs I*, II.4-6.
+
+    Raises ValueError if rows and nodes, weights or the interpolant disagree.
+    """
+
+    name: str
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    dense: tuple[tuple[float, ...], ...]
+    dense_order: int
+    stability: float
+    b_error: tuple[float, ...] | None = None
+    error_order: int | None = None
+    stiffness_pair: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        s = len(self.c)
+        if len(self.a) != s - 1 or len(self.b) != s or len(self.dense) != s:
+            raise ValueError(f"{self.name}: lengths of a, b, c, dense disagree")
+        for i, row in enumerate(self.a, start=1):
+            if len(row) != i or not _close(math.fsum(row), self.c[i]):
+                raise ValueError(f"{self.name}: row {i} of a does not sum to c[{i}]")
+        if not _close(math.fsum(self.b), 1.0):
+            raise ValueError(f"{self.name}: b does not sum to 1")
+        for weight, row in zip(self.b, self.dense, strict=True):
+            if not _close(math.fsum(row), weight):
+                raise ValueError(f"{self.name}: the interpolant does not end in b")
+        if (self.b_error is None) != (self.error_order is None):
+            raise ValueError(f"{self.name}: b_error and error_order go together")
+        if self.b_error is not None and not _close(math.fsum(self.b_error), 0.0):
+            raise ValueError(f"{self.name}: b_error does not sum to 0")
+        if self.stiffness_pair is not None:
+            i, j = self.stiffness_pair
+            if self.c[i] != self.c[j]:
+                raise ValueError(f"{self.name}: stages {i}, {j} differ in time")
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return len(self.c)
+
+    @property
+    def fsal(self) -> bool:
+        """Whether the last stage is the first of the next step."""
+        return self.stages > 1 and self.c[-1] == 1.0 and self.a[-1] == self.b[:-1]
+
+    @property
+    def evaluations(self) -> int:
+        """Vector-field calls per attempted step."""
+        return self.stages - 1 if self.fsal else self.stages
+
+
+@dataclass(frozen=True)
+class TableauTensors:
+    """A tableau on a device: nodes, one weight vector per combination."""
+
+    c: Tensor
+    a: tuple[Tensor, ...]
+    b: Tensor
+    b_error: Tensor | None
+    dense: Tensor
+
+
+@lru_cache(maxsize=256)
+def on_device(
+    tableau: ButcherTableau, device: torch.device, dtype: torch.dtype
+) -> TableauTensors:
+    """The tableau's numbers as tensors, made once per device and dtype."""
+
+    def tensor(row: object) -> Tensor:
+        return torch.tensor(row, dtype=dtype, device=device)
+
+    # Also when first asked for under inference_mode, the cached tensors must stay
+    # usable where gradients are recorded.
+    with torch.inference_mode(False):
+        return TableauTensors(
+            c=torch.tensor(tableau.c, dtype=torch.float64, device=device),
+            a=tuple(tensor(row) for row in tableau.a),
+            b=tensor(tableau.b),
+            b_error=None if tableau.b_error is None else tensor(tableau.b_error),
+            dense=tensor(tableau.dense).t().contiguous(),
+        )
+
+
+def _close(x: float, y: float) -> bool:
+    return abs(x - y) <= 1e-12 * (1.0 + abs(y))

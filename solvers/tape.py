@@ -1,0 +1,225 @@
+"""The tape: what the accepted steps of a solve were.
+
+An *entry* is one accepted step of one row. Entries are ragged, so rows that needed few
+steps pay for few; they are sorted by step number, then row. A *slot* is an entry that
+keeps its interpolant, because something is read inside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nde.solvers.problem import Problem
+
+
+@dataclass(frozen=True)
+class Tape:
+    """Accepted steps, found without a graph.
+
+    Per entry: `step` its number in its row, `row`, start `t` and length `h` (float64),
+    `error`, `stiffness`; where kept, the state `y (n, dim)` and the `carry` it started
+    from. `polynomials (m, 1 + degree, dim)` belong to entries `slots (m,)`. Per row:
+    the end state, its carry, the time reached, counts and status.
+    """
+
+    step: Tensor
+    row: Tensor
+    t: Tensor
+    h: Tensor
+    error: Tensor
+    stiffness: Tensor
+    y: Tensor | None
+    carry: tuple[Tensor, ...]
+    slots: Tensor
+    polynomials: Tensor
+    y_end: Tensor
+    carry_end: tuple[Tensor, ...]
+    t_end: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    status: Tensor
+    noise: Tensor | None = None
+
+    @cached_property
+    def steps(self) -> int:
+        """Most accepted steps of any row."""
+        return int(self.step[-1]) + 1 if self.step.numel() else 0
+
+    @cached_property
+    def index(self) -> Tensor:
+        """Entry of each step of each row `(steps, rows)`; 0 where there is none."""
+        index = self.step.new_zeros((self.steps, self.accepted.shape[0]))
+        index[self.step, self.row] = torch.arange(
+            self.step.numel(), device=self.step.device
+        )
+        return index
+
+    @cached_property
+    def valid(self) -> Tensor:
+        """Which steps exist `(steps, rows)`."""
+        steps = torch.arange(self.steps, device=self.step.device)
+        return steps.unsqueeze(1) < self.accepted.unsqueeze(0)
+
+    @cached_property
+    def slot(self) -> Tensor:
+        """Position among the slots of each entry; -1 where it has none."""
+        slot = torch.full_like(self.step, -1)
+        slot[self.slots] = torch.arange(self.slots.numel(), device=slot.device)
+        return slot
+
+    @cached_property
+    def slot_rows(self) -> tuple[Tensor, ...]:
+        """For each step, the rows that own a slot."""
+        counts = torch.bincount(self.step[self.slots], minlength=self.steps).tolist()
+        return tuple(torch.split(self.row[self.slots], counts))
+
+    def grid(self, values: Tensor) -> Tensor:
+        """Values per entry `(n,)` as `(steps, rows)`, zero where there is none."""
+        grid = values.new_zeros((self.steps, self.accepted.shape[0]))
+        grid[self.step, self.row] = values
+        return grid
+
+    def states(self, step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """State and carry of every row at the start of a step; ended rows rest."""
+        assert self.y is not None
+        entries, valid = self.index[step], self.valid[step].unsqueeze(1)
+        y = torch.where(valid, self.y[entries], self.y_end)
+        carry = tuple(
+            torch.where(valid, kept[entries], end)
+            for kept, end in zip(self.carry, self.carry_end, strict=True)
+        )
+        return y, carry
+
+
+class Recorder:
+    """Gathers attempted steps of a masked loop, and packs the accepted ones.
+
+    `add` only keeps references, so that recording launches nothing; `flush` packs what
+    was added, in one go for many steps, and drops the rest.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._attempts: list[tuple[Tensor, ...]] = []
+        self._states: list[Tensor] = []
+        self._carries: list[tuple[Tensor, ...]] = []
+        self._interpolants: list[Tensor] = []
+        self._chunks: list[tuple[Tensor, ...]] = []
+        self._kept: list[tuple[Tensor, ...]] = []
+        self._slots: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pending = problem.interior
+        self.reads_inside = problem.dense or bool(self._pending.any())
+        rows = problem.rows
+        self.accepted = torch.zeros(rows, dtype=torch.int64, device=problem.y0.device)
+        self.rejected = torch.zeros_like(self.accepted)
+
+    def add(
+        self,
+        attempt: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+        y: Tensor,
+        carry: tuple[Tensor, ...],
+        interpolant: Tensor | None,
+    ) -> None:
+        """One attempt: (remaining, h, accept, error, stiffness), and what it began at.
+
+        `interpolant (degree, rows, dim)` where something may be read.
+        """
+        self._attempts.append(attempt)
+        if interpolant is not None:
+            self._interpolants.append(interpolant)
+        if self._problem.keep or interpolant is not None:
+            self._states.append(y)
+        if self._problem.keep:
+            self._carries.append(carry)
+
+    def flush(self) -> None:
+        """Pack the attempts so far."""
+        if not self._attempts:
+            return
+        remaining, h, accept, error, stiffness = (
+            torch.stack(column) for column in zip(*self._attempts, strict=True)
+        )
+        moved = h > 0
+        accept = accept & moved
+        k, row = accept.nonzero(as_tuple=True)
+        step = self.accepted[row] + accept.cumsum(0)[k, row] - 1
+        t = self._problem.t1 - remaining
+        entry = (step, row, t[k, row], h[k, row], error[k, row], stiffness[k, row])
+        self._chunks.append(entry)
+        self.accepted = self.accepted + accept.sum(0)
+        self.rejected = self.rejected + (moved & ~accept).sum(0)
+        if self._problem.keep:
+            states = torch.stack(self._states)[k, row]
+            carries = tuple(
+                torch.stack(part)[k, row] for part in zip(*self._carries, strict=True)
+            )
+            self._kept.append((states, *carries))
+        if self._interpolants:
+            wanted = accept
+            if not self._problem.dense:
+                wanted = accept & self._hit(torch.where(accept, t + h, t))
+            k, row = wanted.nonzero(as_tuple=True)
+            step = self.accepted[row] - accept.flip(0).cumsum(0).flip(0)[k, row]
+            powers = torch.stack(self._interpolants)[k, :, row]
+            states = torch.stack(self._states)[k, row].unsqueeze(1)
+            self._slots.append((step, row, torch.cat([states, powers], dim=1)))
+        self._attempts, self._states = [], []
+        self._carries, self._interpolants = [], []
+
+    def finish(
+        self,
+        y_end: Tensor,
+        carry_end: tuple[Tensor, ...],
+        t_end: Tensor,
+        status: Tensor,
+    ) -> Tape:
+        """The tape of all that was flushed."""
+        problem, rows = self._problem, self._problem.rows
+        step, row, t, h, error, stiffness = (
+            torch.cat(column) for column in zip(*self._chunks, strict=True)
+        )
+        order = torch.argsort(step * rows + row)
+        kept = [torch.cat(column)[order] for column in zip(*self._kept, strict=True)]
+        slots = step.new_zeros(0)
+        polynomials = problem.y0.new_zeros((0, 1, problem.y0.shape[1]))
+        if self._slots:
+            slot_step, slot_row, polynomials = (
+                torch.cat(column) for column in zip(*self._slots, strict=True)
+            )
+            key = slot_step * rows + slot_row
+            slot_order = torch.argsort(key)
+            polynomials = polynomials[slot_order]
+            slots = torch.searchsorted((step * rows + row)[order], key[slot_order])
+        return Tape(
+            step=step[order],
+            row=row[order],
+            t=t[order],
+            h=h[order],
+            error=error[order],
+            stiffness=stiffness[order],
+            y=kept[0] if kept else None,
+            carry=tuple(kept[1:]),
+            slots=slots,
+            polynomials=polynomials,
+            y_end=y_end,
+            carry_end=carry_end,
+            t_end=t_end,
+            accepted=self.accepted,
+            rejected=self.rejected,
+            status=status,
+        )
+
+    def _hit(self, ends: Tensor) -> Tensor:
+        """Which attempts hold a read that was not found before: `(attempts, rows)`."""
+        edges = ends.t().contiguous()
+        k = torch.searchsorted(edges, self._problem.reads)
+        inside = self._pending & (k < edges.shape[1])
+        self._pending = self._pending & ~inside
+        row, read = inside.nonzero(as_tuple=True)
+        hit = torch.zeros_like(ends, dtype=torch.bool)
+        hit[k[row, read], row] = True
+        return hit

@@ -1,0 +1,222 @@
+"""Terms: what is integrated. A user's functions, and the same in the engine's layout.
+
+The engine knows one layout, `(rows, dim)` with a time per row. `bind` fits a term to a
+state: it unflattens, reverses time for decreasing `ts`, folds a shared batch into one
+row, and checks what the user's function returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nde.solvers.state import State, Structure
+
+Noise = Literal["diagonal", "scalar", "additive"]
+Interpretation = Literal["ito", "stratonovich"]
+Function = Callable[[Tensor, State], State]
+
+
+@dataclass(frozen=True)
+class ODETerm:
+    """dy/dt = f(t, y).
+
+    `f(t, y)` returns the structure and shapes of `y`, whose leading axis is the batch.
+    `t` has the dtype of `y`: `(batch,)`, or 0-dim where the whole batch shares its
+    steps (`batch="shared"`, or fixed steps on shared `ts`). `f` may use tensors from
+    outside; it always sees the whole batch, in order.
+
+    Raises TypeError if f is not callable.
+    """
+
+    f: Function
+
+    def __post_init__(self) -> None:
+        _callable("f", self.f)
+
+
+@dataclass(frozen=True)
+class SDETerm:
+    """dy = drift(t, y) dt + diffusion(t, y) dW.
+
+    Both take `(t, y)` as `ODETerm` does. `noise`: "diagonal" (diffusion has y's shape,
+    one Brownian motion per entry), "scalar" (y's shape, one per sample), "additive"
+    (`(batch, dim, noise_dim)` for a state `(batch, dim)`, independent of y).
+    `interpretation` "ito" or "stratonovich" must fit the method.
+
+    Raises TypeError or ValueError naming the argument.
+    """
+
+    drift: Function
+    diffusion: Function
+    noise: Noise = "diagonal"
+    interpretation: Interpretation = "ito"
+    noise_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        _callable("drift", self.drift)
+        _callable("diffusion", self.diffusion)
+        if self.noise not in ("diagonal", "scalar", "additive"):
+            raise ValueError(
+                f"noise is {self.noise!r}; use 'diagonal', 'scalar' or 'additive'"
+            )
+        if self.interpretation not in ("ito", "stratonovich"):
+            raise ValueError(
+                f"interpretation is {self.interpretation!r}; use 'ito' or "
+                "'stratonovich'"
+            )
+        if (self.noise == "additive") != (self.noise_dim is not None):
+            raise ValueError(
+                f"noise_dim is {self.noise_dim} with noise={self.noise!r}; give the "
+                "number of Brownian motions for additive noise, and only there"
+            )
+
+
+Term = ODETerm | SDETerm
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the engine's rows stand for the user's batch.
+
+    `shared`: one row for the whole batch. `reverse`: the engine's time is minus the
+    user's.
+    """
+
+    structure: Structure
+    shared: bool
+    reverse: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of the engine's state: samples, or one."""
+        return 1 if self.shared else self.structure.batch
+
+    def to_engine(self, state: State, name: str) -> Tensor:
+        """State to `(rows, dim)`."""
+        flat = self.structure.flatten(state, name)
+        return flat.reshape(1, -1) if self.shared else flat
+
+    def to_batch(self, y: Tensor) -> Tensor:
+        """`(rows, dim)` to `(batch, dim of a sample)`."""
+        return y.reshape(self.structure.batch, -1) if self.shared else y
+
+    def time(self, t: Tensor) -> Tensor:
+        """Engine time `(rows,)` to the user's."""
+        t = t.reshape(()) if self.shared else t
+        return -t if self.reverse else t
+
+    def call(self, function: Function, name: str, t: Tensor, y: Tensor) -> Tensor:
+        """A user's function in engine layout; time runs the user's way."""
+        structure = self.structure
+        y = self.to_batch(y)
+        version = None if y.is_inference() else y._version
+        if structure.single:
+            leaf = structure.leaves[0]
+            state = y if len(leaf.shape) == 1 else y.reshape(-1, *leaf.shape)
+            value = function(self.time(t), state)
+            if (
+                type(value) is not Tensor
+                or value.shape != state.shape
+                or value.dtype != leaf.dtype
+            ):
+                value = structure.flatten(value, name)
+        else:
+            value = structure.flatten(
+                function(self.time(t), structure.unflatten(y)), name
+            )
+        if version is not None and y._version != version:
+            raise ValueError(
+                f"{name} changed y in place, which would corrupt the solution; work on "
+                "y.clone() or use out-of-place operations"
+            )
+        return value.reshape(1, -1) if self.shared else value.reshape(y.shape)
+
+
+@dataclass(frozen=True)
+class BoundODE:
+    """An ODE term in engine layout: `f(t (rows,), y (rows, dim)) -> (rows, dim)`."""
+
+    term: ODETerm
+    layout: Layout
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        """The vector field along the engine's time."""
+        k = self.layout.call(self.term.f, "f", t, y)
+        return -k if self.layout.reverse else k
+
+    def probe(self, t: Tensor, y: Tensor) -> None:
+        """Call the user's function once."""
+        self.f(t, y)
+
+
+@dataclass(frozen=True)
+class BoundSDE:
+    """An SDE term in engine layout."""
+
+    term: SDETerm
+    layout: Layout
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Shape of the Brownian motion: `(batch, noise)`."""
+        structure = self.layout.structure
+        if self.term.noise == "diagonal":
+            return structure.batch, sum(leaf.width for leaf in structure.leaves)
+        return structure.batch, self.term.noise_dim or 1
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        """The drift."""
+        return self.layout.call(self.term.drift, "drift", t, y)
+
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        """The diffusion: `(rows, dim)`, or `(batch, dim, noise_dim)` if additive."""
+        if self.term.noise != "additive":
+            return self.layout.call(self.term.diffusion, "diffusion", t, y)
+        layout = self.layout
+        state = layout.structure.unflatten(layout.to_batch(y))
+        value = self.term.diffusion(layout.time(t), state)
+        width = layout.to_batch(y).shape[1]
+        wanted = (layout.structure.batch, width, self.term.noise_dim)
+        if not isinstance(value, Tensor) or value.shape != wanted:
+            shown = tuple(value.shape) if isinstance(value, Tensor) else type(value)
+            raise ValueError(
+                f"diffusion returned {shown}; additive noise needs shape {wanted}: "
+                "(batch, dim, noise_dim)"
+            )
+        return value
+
+    def product(self, g: Tensor, w: Tensor) -> Tensor:
+        """g dW in engine layout; `w (batch, noise)`."""
+        if self.term.noise == "additive":
+            moved = torch.bmm(g, w.unsqueeze(-1)).squeeze(-1)
+            return moved.reshape(1, -1) if self.layout.shared else moved
+        if self.term.noise == "scalar" and self.layout.shared:
+            return (self.layout.to_batch(g) * w).reshape(1, -1)
+        return g * w.reshape(1, -1) if self.layout.shared else g * w
+
+    def probe(self, t: Tensor, y: Tensor) -> None:
+        """Call the user's functions once."""
+        self.f(t, y)
+        self.g(t, y)
+
+
+Bound = BoundODE | BoundSDE
+
+
+def bind(term: Term, layout: Layout) -> Bound:
+    """A term in engine layout."""
+    if isinstance(term, ODETerm):
+        return BoundODE(term, layout)
+    return BoundSDE(term, layout)
+
+
+def _callable(name: str, value: object) -> None:
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be callable as {name}(t, y), got {type(value).__name__}"
+        )

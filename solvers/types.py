@@ -1,0 +1,74 @@
+"""What passes between the parts of a solve: increments, steps, status, failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from nde.solvers.stages import Stages
+
+# A length of time: one number when the whole state shares the step and the host knows
+# it, else one entry per sample, `(batch, 1)`, in the dtype of the state.
+Step = float | Tensor
+
+
+class Status(IntEnum):
+    """Why a sample's integration ended."""
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    STEP_UNDERFLOW = 2
+    NON_FINITE = 3
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What drives one step: elapsed time `dt`, and the Brownian increment `w`."""
+
+    dt: Step
+    w: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepOut:
+    """One attempted step.
+
+    `y1 (batch, dim)` the new state; `error (batch, dim)` the embedded error estimate,
+    None where the method has none; `stiffness (batch,)`, None where the method has no
+    two stages at equal time; `carry` what the next step starts from; `stages` the stage
+    derivatives, valid until the next step.
+    """
+
+    y1: Tensor
+    error: Tensor | None
+    stiffness: Tensor | None
+    carry: tuple[Tensor, ...]
+    stages: Stages | None
+
+
+class SolveError(RuntimeError):
+    """A solve that could not reach the end of its interval.
+
+    `status`, `samples`, `times` name why, which rows of the batch, and how far each
+    got; `evaluations` is what each had used by then.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: Status,
+        samples: Sequence[int],
+        times: Sequence[float],
+        evaluations: Sequence[int],
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.samples = tuple(samples)
+        self.times = tuple(times)
+        self.evaluations = tuple(evaluations)
