@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -94,7 +95,7 @@ class PID:
         if self.first_step is not None:
             _positive("first_step", self.first_step)
 
-    @property
+    @cached_property
     def tolerances(self) -> Tolerances:
         """What errors are measured against."""
         return Tolerances(self.rtol, self.atol)
@@ -164,7 +165,7 @@ class FixedSteps:
         _positive("step", self.step)
         Tolerances(self.rtol, self.atol)
 
-    @property
+    @cached_property
     def tolerances(self) -> Tolerances:
         """What errors are measured against."""
         return Tolerances(self.rtol, self.atol)

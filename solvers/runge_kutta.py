@@ -102,13 +102,11 @@ def _stage_times(
     tableau: ButcherTableau, t: Step, h: Step, y: Tensor
 ) -> tuple[Tensor, ...]:
     """Engine time of each stage, `(rows,)` in y's dtype."""
-    c = on_device(tableau, y.device, y.dtype).c
+    numbers = on_device(tableau, y.device, y.dtype)
     if isinstance(t, float):
-        times = torch.mul(c, h).add_(t).unsqueeze(1)
-    else:
-        assert isinstance(h, Tensor)
-        times = torch.addcmul(t, c.unsqueeze(1), h.squeeze(1))
-    return times.to(y.dtype).unbind(0)
+        return torch.mul(numbers.c_state, h).add_(t).unbind(0)
+    assert isinstance(h, Tensor)
+    return torch.addcmul(t, numbers.c, h.squeeze(1)).to(y.dtype).unbind(0)
 
 
 def _ratio(dk: Tensor, dg: Tensor, dtype: torch.dtype) -> Tensor:

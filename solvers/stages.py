@@ -56,6 +56,8 @@ class StageBuffer:
         # each stage contiguously.
         self._prefix = [self._flat[:i].t() for i in range(tableau.stages + 1)]
         self._count = 0
+        self._base = y
+        self._base_row = y[0]
 
     def begin(self, k: Tensor) -> None:
         self._rows[0].copy_(k)
@@ -84,8 +86,11 @@ class StageBuffer:
 
     def _sum(self, y: Tensor, h: Step, stages: Tensor, weights: Tensor) -> Tensor:
         if isinstance(h, float):
-            moved = torch.addmv(y.reshape(-1), stages, weights, alpha=h)
-            return moved.view(self._shape)
+            # A host-known step means one row; all stages start from the same y.
+            if y is not self._base:
+                self._base, self._base_row = y, y[0]
+            moved = torch.addmv(self._base_row, stages, weights, alpha=h)
+            return moved.unsqueeze(0)
         return torch.addcmul(y, h, torch.mv(stages, weights).view(self._shape))
 
 
@@ -134,5 +139,5 @@ class StageStack:
     def _sum(self, y: Tensor, h: Step, weights: Tensor) -> Tensor:
         stages = self._stack().t()
         if isinstance(h, float):
-            return torch.addmv(y.reshape(-1), stages, weights, alpha=h).view(y.shape)
+            return torch.addmv(y[0], stages, weights, alpha=h).unsqueeze(0)
         return torch.addcmul(y, h, torch.mv(stages, weights).view(y.shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Structure:
     batch: int
     dtype: torch.dtype
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether the state is one real tensor."""
         return isinstance(self.skeleton, int) and not self.leaves[0].dtype.is_complex

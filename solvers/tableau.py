@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ButcherTableau:
     """An explicit Runge-Kutta method.
 
@@ -56,12 +56,12 @@ class ButcherTableau:
             if self.c[i] != self.c[j]:
                 raise ValueError(f"{self.name}: stages {i}, {j} differ in time")
 
-    @property
+    @cached_property
     def stages(self) -> int:
         """Number of stages."""
         return len(self.c)
 
-    @property
+    @cached_property
     def fsal(self) -> bool:
         """Whether the last stage is the first of the next step."""
         return self.stages > 1 and self.c[-1] == 1.0 and self.a[-1] == self.b[:-1]
@@ -74,9 +74,14 @@ class ButcherTableau:
 
 @dataclass(frozen=True)
 class TableauTensors:
-    """A tableau on a device: nodes, one weight vector per combination."""
+    """A tableau on a device.
+
+    Nodes `c (stages, 1)` in float64 and `c_state (stages,)` in the dtype of the state,
+    one weight vector per combination, and `dense (degree, stages)`.
+    """
 
     c: Tensor
+    c_state: Tensor
     a: tuple[Tensor, ...]
     b: Tensor
     b_error: Tensor | None
@@ -96,7 +101,8 @@ def on_device(
     # usable where gradients are recorded.
     with torch.inference_mode(False):
         return TableauTensors(
-            c=torch.tensor(tableau.c, dtype=torch.float64, device=device),
+            c=torch.tensor(tableau.c, dtype=torch.float64, device=device)[:, None],
+            c_state=tensor(tableau.c),
             a=tuple(tensor(row) for row in tableau.a),
             b=tensor(tableau.b),
             b_error=None if tableau.b_error is None else tensor(tableau.b_error),

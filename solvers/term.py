@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from nde.solvers.state import State, Structure
 Noise = Literal["diagonal", "scalar", "additive"]
 Interpretation = Literal["ito", "stratonovich"]
 Function = Callable[[Tensor, State], State]
+Field = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -105,36 +107,50 @@ class Layout:
         """`(rows, dim)` to `(batch, dim of a sample)`."""
         return y.reshape(self.structure.batch, -1) if self.shared else y
 
-    def time(self, t: Tensor) -> Tensor:
-        """Engine time `(rows,)` to the user's."""
-        t = t.reshape(()) if self.shared else t
-        return -t if self.reverse else t
+    def fit(self, function: Function, name: str) -> Field:
+        """A user's function in engine layout; time runs the user's way.
 
-    def call(self, function: Function, name: str, t: Tensor, y: Tensor) -> Tensor:
-        """A user's function in engine layout; time runs the user's way."""
-        structure = self.structure
-        y = self.to_batch(y)
-        version = None if y.is_inference() else y._version
-        if structure.single:
-            leaf = structure.leaves[0]
-            state = y if len(leaf.shape) == 1 else y.reshape(-1, *leaf.shape)
-            value = function(self.time(t), state)
+        Called at every stage, so the common state, one real tensor, has a short way.
+        """
+        structure, shared, reverse = self.structure, self.shared, self.reverse
+
+        def watched(t: Tensor, y: Tensor, state: State) -> State:
+            if shared and t.ndim:
+                t = t[0]
+            if reverse:
+                t = -t
+            if y.is_inference():
+                return function(t, state)
+            version = y._version
+            value = function(t, state)
+            if y._version != version:
+                raise ValueError(
+                    f"{name} changed y in place, which would corrupt the solution; "
+                    "work on y.clone() or use out-of-place operations"
+                )
+            return value
+
+        def nested(t: Tensor, y: Tensor) -> Tensor:
+            state = structure.unflatten(self.to_batch(y))
+            return self.to_engine(watched(t, y, state), name)
+
+        if not structure.single:
+            return nested
+        leaf = structure.leaves[0]
+        shape, dtype = torch.Size((structure.batch, *leaf.shape)), leaf.dtype
+        reshapes = shared or len(shape) != 2
+
+        def single(t: Tensor, y: Tensor) -> Tensor:
+            value = watched(t, y, y.view(shape) if reshapes else y)
             if (
                 type(value) is not Tensor
-                or value.shape != state.shape
-                or value.dtype != leaf.dtype
+                or value.shape != shape
+                or value.dtype != dtype
             ):
                 value = structure.flatten(value, name)
-        else:
-            value = structure.flatten(
-                function(self.time(t), structure.unflatten(y)), name
-            )
-        if version is not None and y._version != version:
-            raise ValueError(
-                f"{name} changed y in place, which would corrupt the solution; work on "
-                "y.clone() or use out-of-place operations"
-            )
-        return value.reshape(1, -1) if self.shared else value.reshape(y.shape)
+            return value.reshape(y.shape) if reshapes else value
+
+        return single
 
 
 @dataclass(frozen=True)
@@ -144,10 +160,13 @@ class BoundODE:
     term: ODETerm
     layout: Layout
 
-    def f(self, t: Tensor, y: Tensor) -> Tensor:
+    @cached_property
+    def f(self) -> Field:
         """The vector field along the engine's time."""
-        k = self.layout.call(self.term.f, "f", t, y)
-        return -k if self.layout.reverse else k
+        forward = self.layout.fit(self.term.f, "f")
+        if not self.layout.reverse:
+            return forward
+        return lambda t, y: -forward(t, y)
 
     def probe(self, t: Tensor, y: Tensor) -> None:
         """Call the user's function once."""
@@ -169,17 +188,23 @@ class BoundSDE:
             return structure.batch, sum(leaf.width for leaf in structure.leaves)
         return structure.batch, self.term.noise_dim or 1
 
-    def f(self, t: Tensor, y: Tensor) -> Tensor:
+    @cached_property
+    def f(self) -> Field:
         """The drift."""
-        return self.layout.call(self.term.drift, "drift", t, y)
+        return self.layout.fit(self.term.drift, "drift")
 
-    def g(self, t: Tensor, y: Tensor) -> Tensor:
+    @cached_property
+    def g(self) -> Field:
         """The diffusion: `(rows, dim)`, or `(batch, dim, noise_dim)` if additive."""
-        if self.term.noise != "additive":
-            return self.layout.call(self.term.diffusion, "diffusion", t, y)
+        if self.term.noise == "additive":
+            return self._matrix
+        return self.layout.fit(self.term.diffusion, "diffusion")
+
+    def _matrix(self, t: Tensor, y: Tensor) -> Tensor:
         layout = self.layout
         state = layout.structure.unflatten(layout.to_batch(y))
-        value = self.term.diffusion(layout.time(t), state)
+        clock = t[0] if layout.shared and t.ndim else t
+        value = self.term.diffusion(clock, state)
         width = layout.to_batch(y).shape[1]
         wanted = (layout.structure.batch, width, self.term.noise_dim)
         if not isinstance(value, Tensor) or value.shape != wanted:
