@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 # Ratios are floored here before they enter the history of a PI or PID controller, so
 # that one lucky step does not make the next one reckless.
 _RATIO_FLOOR = 1e-4
-
-# Inverse ratios of the two accepted steps before this one.
-History = tuple[Tensor, Tensor] | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,16 @@ class Tolerances:
         A step is good enough at 1 or below (Hairer, Norsett, Wanner I, eq. II.4.11).
         """
         size = torch.maximum(y0.abs(), y1.abs())
-        return _rms(error / torch.add(size * self.rtol, self.atol))
+        return _rms(
+            error / torch.add(_constant(self.atol, size), size, alpha=self.rtol)
+        )
 
     def norm(self, value: Tensor, y: Tensor) -> Tensor:
         """RMS of value / (atol + rtol |y|) per row."""
-        return _rms(value / torch.add(y.abs() * self.rtol, self.atol))
+        size = y.abs()
+        return _rms(
+            value / torch.add(_constant(self.atol, size), size, alpha=self.rtol)
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class PID:
 
     def begin(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
         """History before the first step, one entry per row of `ratio`."""
-        return torch.ones_like(ratio), torch.ones_like(ratio)
+        return torch.zeros_like(ratio), torch.zeros_like(ratio)
 
     def adapt(
         self, h: Tensor, ratio: Tensor, history: tuple[Tensor, Tensor], order: int
@@ -110,17 +112,20 @@ class PID:
         """Judge a step: `(accept, h_next, history)`, each per row."""
         accept = ratio <= 1.0
         power_n, power_1, power_2 = self._powers(order)
-        ratio = torch.nan_to_num(ratio, nan=math.inf)
-        factor = ratio.pow(power_n)
+        # Powers as exponentials: `pow` rounds the last few elements of a tensor apart,
+        # so that a sample's steps would depend on the size of its batch.
+        log = torch.nan_to_num(ratio, nan=math.inf).log()
+        factor = torch.add(_constant(math.log(self.safety), log), log, alpha=power_n)
         if power_1 or power_2:
             last, before = history
-            factor = factor * last.pow(power_1) * before.pow(power_2)
-            ratio = ratio.clamp_min(_RATIO_FLOOR)
+            factor = torch.add(factor, last, alpha=power_1)
+            factor = torch.add(factor, before, alpha=power_2)
+            log = log.clamp_min(math.log(_RATIO_FLOOR))
             history = (
-                torch.where(accept, ratio, last),
+                torch.where(accept, log, last),
                 torch.where(accept, last, before),
             )
-        factor = factor.mul_(self.safety).clamp_(self.factor_min, self.factor_max)
+        factor = factor.exp_().clamp_(self.factor_min, self.factor_max)
         return accept, h * factor, history
 
     def adapt_host(
@@ -134,11 +139,12 @@ class PID:
         if ratio == 0.0:
             factor = self.factor_max
         else:
-            factor = self.safety * ratio**power_n
-            factor *= history[0] ** power_1 * history[1] ** power_2
+            log = power_n * math.log(ratio)
+            log += power_1 * history[0] + power_2 * history[1]
+            factor = self.safety * math.exp(min(log, 700.0))
         factor = min(max(factor, self.factor_min), self.factor_max)
         if accept:
-            history = (max(ratio, _RATIO_FLOOR), history[0])
+            history = (math.log(max(ratio, _RATIO_FLOOR)), history[0])
         return accept, h * factor, history
 
     def _powers(self, order: int) -> tuple[float, float, float]:
@@ -172,6 +178,16 @@ class FixedSteps:
 
 
 Controller = PID | FixedSteps
+
+
+def _constant(value: float, like: Tensor) -> Tensor:
+    return _constant_on(value, like.device, like.dtype)
+
+
+@lru_cache(maxsize=256)
+def _constant_on(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=dtype, device=device)
 
 
 def _rms(value: Tensor) -> Tensor:

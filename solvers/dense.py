@@ -56,32 +56,55 @@ def derivative(polynomials: Tensor, theta: Tensor) -> Tensor:
     return slope
 
 
+def pick(
+    problem: Problem, tape: Tape, times: Tensor, polynomials: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The interpolant of each time: `(found, polynomials, h, theta)`.
+
+    `times (rows, k)`, or `(batch, k)` where one row is the whole batch and each sample
+    has its own times. `found` has the shape of `times`, the rest one entry for each
+    time that was found.
+    """
+    owners, k = times.shape
+    parts = owners // max(problem.rows, 1)
+    entry, found = locate(problem, tape, times.reshape(problem.rows, -1))
+    entry, found = entry.reshape(owners, k), found.reshape(owners, k)
+    slot = tape.slot[entry]
+    found = found & (slot >= 0)
+    owner = torch.arange(owners, device=times.device).unsqueeze(1).expand(owners, k)
+    entry, slot, part = entry[found], slot[found], owner[found] % max(parts, 1)
+    h = tape.h[entry]
+    theta = (times[found] - tape.t[entry]) / h
+    split = polynomials.reshape(*polynomials.shape[:2], parts, -1)[slot, :, part]
+    return found, split, h.to(split.dtype), theta.to(split.dtype)
+
+
 def read(
     problem: Problem, tape: Tape, times: Tensor, y_end: Tensor, polynomials: Tensor
 ) -> Tensor:
-    """The solution at `times (rows, k)`: `(rows, k, dim)`; NaN where not reached.
+    """The solution at `times` as for `pick`, NaN where it was not reached.
 
     `y_end (rows, dim)` and `polynomials (m, 1 + degree, dim)` may carry gradients.
+    Returns `(owners, k, dim of an owner)`.
     """
-    rows, dim = problem.y0.shape
-    arange = torch.arange(rows, device=times.device).unsqueeze(1).expand_as(times)
-    at_start = times <= problem.t0.unsqueeze(1)
-    at_end = (times >= problem.t1.unsqueeze(1)) & (tape.status == 0).unsqueeze(1)
-    nowhere = torch.full_like(y_end[:1], torch.nan)
-    sources = [problem.y0, y_end, nowhere]
-    where = torch.full_like(arange, 2 * rows)
-    inside = problem_inside = ~(at_start | at_end)
-    if bool(inside.any()) and polynomials.shape[0]:
-        entry, found = locate(problem, tape, times)
-        slot = tape.slot[entry]
-        inside = problem_inside & found & (slot >= 0)
-        entry, slot = entry[inside], slot[inside]
-        h = tape.h[entry]
-        theta = ((times[inside] - tape.t[entry]) / h).to(y_end.dtype)
-        sources.append(evaluate(polynomials[slot], h.to(y_end.dtype), theta))
-        where[inside] = torch.arange(
-            2 * rows + 1, 2 * rows + 1 + entry.shape[0], device=times.device
-        )
-    where = torch.where(at_end, arange + rows, where)
-    where = torch.where(at_start, arange, where)
-    return torch.cat(sources)[where.reshape(-1)].view(rows, -1, dim)
+    owners, k = times.shape
+    parts = owners // max(problem.rows, 1)
+    dim = problem.y0.shape[1] // max(parts, 1)
+    t0, t1, status = (
+        value.repeat_interleave(parts).unsqueeze(1)
+        for value in (problem.t0, problem.t1, tape.status)
+    )
+    at_start = times <= t0
+    at_end = (times >= t1) & (status == 0)
+    sources = [problem.y0.reshape(owners, dim), y_end.reshape(owners, dim)]
+    sources.append(problem.y0.new_full((1, dim), torch.nan))
+    owner = torch.arange(owners, device=times.device).unsqueeze(1).expand(owners, k)
+    where = torch.full_like(owner, 2 * owners)
+    if polynomials.shape[0] and not bool((at_start | at_end).all()):
+        found, picked, h, theta = pick(problem, tape, times, polynomials)
+        sources.append(evaluate(picked, h, theta))
+        first = 2 * owners + 1
+        where[found] = torch.arange(first, first + len(h), device=times.device)
+    where = torch.where(at_end, owner + owners, where)
+    where = torch.where(at_start, owner, where)
+    return torch.cat(sources)[where.reshape(-1)].view(owners, k, dim)

@@ -34,7 +34,8 @@ def initial_step(
     change = term.f((t + guess).to(y.dtype), ahead) - k
     d2 = tolerances.norm(change, y) / guess
     steepest = torch.maximum(d1.to(d2.dtype), d2)
-    step = (0.01 / steepest.clamp_min(1e-30)).pow(1.0 / order)
+    # Not `pow`, which rounds by the size of the batch.
+    step = ((0.01 / steepest.clamp_min(1e-30)).log() / order).exp()
     flat = (guess * 1e-3).clamp_min(1e-6)
     step = torch.where(steepest <= 1e-15, flat, step)
     step = torch.nan_to_num(step, nan=1e-6, posinf=1e-6)

@@ -54,7 +54,7 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     h_next = _first_step(problem, carry, order)
     history = controller.begin(y.new_ones(problem.rows))
     check = CHECK_CPU if y.device.type == "cpu" else CHECK_DEVICE
-    attempts = 0
+    attempts, rows = 0, problem.rows
     while attempts < problem.max_steps:
         # Halving what remains, rather than leaving a sliver, costs no step.
         soft = torch.minimum(h_next, 0.5 * remaining)
@@ -65,15 +65,15 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         )
         error = problem.error_ratio(y, out)
         accept, h_next, history = controller.adapt(h, error, history, order)
-        interpolant = None
+        read = None
         if recorder.reads_inside:
             assert out.stages is not None
-            interpolant = out.stages.interpolant()
+            read = out.stages.all()
         recorder.add(
             (remaining, h, accept, error, problem.stiffness(y, out)),
             y,
             carry,
-            interpolant,
+            read,
         )
         wide = accept.unsqueeze(1)
         y = torch.where(wide, out.y1, y)
@@ -94,7 +94,7 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             status = torch.where(ended, cause, status)
             t_end = torch.where(ended, problem.t1 - remaining, t_end)
             remaining = torch.where(ended, 0.0, remaining)
-        if attempts % check == 0 and not bool((remaining > 0).any()):
+        if attempts % check == 0 and not (rows and remaining.max().item() > 0.0):
             break
     recorder.flush()
     unfinished = remaining > 0
@@ -113,7 +113,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     reads = sorted(problem.reads[problem.interior].tolist())
     t, t1 = float(problem.t0[0]), float(problem.t1[0])
     h_next = float(_first_step(problem, carry, order)[0])
-    history = (1.0, 1.0)
+    history = (0.0, 0.0)
     times: list[tuple[float, float, float]] = []
     states: list[Tensor] = []
     carries: list[tuple[Tensor, ...]] = []
@@ -143,7 +143,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             reads, after
         ):
             slots.append(len(times))
-            polynomials.append(problem.polynomial(y, out))
+            assert out.stages is not None
+            polynomials.append(problem.polynomials(y, out.stages.all()))
         times.append((t, h, error))
         stiffness.append(problem.stiffness(y, out))
         if problem.keep:

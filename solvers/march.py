@@ -43,10 +43,12 @@ class Schedule:
         return self.t[j], Increment(self.h[j].to(dtype).unsqueeze(1), w)
 
 
-def schedule(t: Tensor, h: Tensor, noise: Tensor | None) -> Schedule:
-    """A schedule from `t`, `h` `(steps, rows)`."""
+def schedule(
+    t: Tensor, h: Tensor, noise: Tensor | None, common: bool = False
+) -> Schedule:
+    """A schedule from `t`, `h` `(steps, rows)`; `common` if all rows are alike."""
     shared = None
-    if t.shape[1] == 1:
+    if t.shape[1] == 1 or (common and t.shape[1]):
         shared = list(zip(t[:, 0].tolist(), h[:, 0].tolist(), strict=True))
     return Schedule(t, h, noise, shared)
 
@@ -64,27 +66,30 @@ def fixed_grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
     """
     controller = problem.controller
     assert isinstance(controller, FixedSteps)
-    interior = problem.interior
     # Python numbers, and one copy from the device: a grid is made once per solve.
-    times, inside = problem.reads.tolist(), interior.tolist()
-    ends = zip(problem.t0.tolist(), problem.t1.tolist(), strict=True)
+    rows = slice(0, 1 if problem.common else None)
+    times, inside = problem.reads[rows].tolist(), problem.interior[rows].tolist()
+    ends = zip(problem.t0[rows].tolist(), problem.t1[rows].tolist(), strict=True)
     grids = []
     for row, (t0, t1) in enumerate(ends):
         marks = {t for t, keep in zip(times[row], inside[row], strict=True) if keep}
         if problem.interpolates:
             marks = set()
         grids.append(_knots([t0, *sorted(marks), t1], problem, controller.step))
-    steps = max(len(knots) for knots in grids) - 1
+    steps = max((len(knots) for knots in grids), default=1) - 1
     knots = problem.t1.new_tensor(
         [grid + [grid[-1]] * (steps + 1 - len(grid)) for grid in grids]
-    ).t()
+    )
+    knots = knots.reshape(-1, steps + 1).t()
     t, h = knots[:-1].contiguous(), knots.diff(dim=0)
     drawn = None
     if noise is not None:
         assert isinstance(problem.term, BoundSDE)
-        lengths = h[:, 0] if problem.term.layout.shared else h
+        lengths = h[:, 0] if h.shape[1] == 1 else h
         drawn = noise.increments(lengths, problem.term.noise_shape, problem.y0.dtype)
-    return schedule(t, h, drawn)
+    if problem.common:
+        t, h = t.expand(-1, problem.rows), h.expand(-1, problem.rows)
+    return schedule(t, h, drawn, problem.common)
 
 
 @dataclass(frozen=True)
@@ -121,18 +126,20 @@ def march(
             stages = problem.stepper.workspace(y, graph)
         t, inc = plan.step(j, y.dtype)
         out = problem.stepper.step(problem.term, t, y, inc, carry, stages)
-        error.append(problem.error_ratio(y, out))
-        stiffness.append(problem.stiffness(y, out))
+        if out.error is not None:
+            error.append(problem.error_ratio(y, out))
+        if out.stiffness is not None:
+            stiffness.append(out.stiffness)
         if slot_rows[j].numel():
-            polynomials.append(problem.polynomial(y, out)[slot_rows[j]])
+            polynomials.append(problem.polynomials_of(slot_rows[j], y, out))
         if problem.keep:
             states.append(y.detach())
             carries.append(tuple(part.detach() for part in carry))
         y, carry = out.y1, out.carry
-    empty = problem.y0.new_zeros((0, problem.rows))
+    none = problem.y0.new_full((plan.steps, problem.rows), torch.nan)
     return March(
-        error=torch.stack(error) if error else empty,
-        stiffness=torch.stack(stiffness) if stiffness else empty,
+        error=torch.stack(error) if error else none,
+        stiffness=torch.stack(stiffness) if stiffness else none,
         y_end=y,
         polynomials=torch.cat(polynomials) if polynomials else y[:0].unsqueeze(1),
         states=states,

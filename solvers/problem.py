@@ -20,7 +20,8 @@ class Problem:
     Rows are samples, or the whole batch as one row. Engine time increases:
     `t0 (rows,)` to `t1 (rows,)`, float64. `reads (rows, reads)` are the times where the
     solution is wanted; `y0 (rows, dim)`. `dense` keeps the interpolant of every step;
-    `keep` keeps the states of accepted steps, which any replay needs.
+    `keep` keeps the states of accepted steps, which any replay needs. `common` if all
+    rows take the same steps, known beforehand: then the field sees one time for all.
     """
 
     term: Bound
@@ -33,6 +34,7 @@ class Problem:
     dense: bool
     keep: bool
     max_steps: int
+    common: bool = False
 
     @property
     def rows(self) -> int:
@@ -50,6 +52,12 @@ class Problem:
         """Whether reads fall inside steps, not on their starts."""
         return self.stepper.has_interpolant
 
+    @property
+    def start_time(self) -> Tensor:
+        """The first time, as the field sees it: `(rows,)`, or 0-dim where common."""
+        t = self.t0[0] if self.common and self.rows else self.t0
+        return t.to(self.y0.dtype)
+
     def error_ratio(self, y: Tensor, out: StepOut) -> Tensor:
         """Tolerance-normalised RMS of a step's error estimate: `(rows,)`."""
         if out.error is None:
@@ -62,10 +70,18 @@ class Problem:
             return y.new_full((y.shape[0],), torch.nan)
         return out.stiffness
 
-    def polynomial(self, y: Tensor, out: StepOut) -> Tensor:
-        """How a step is read: `(rows, 1 + degree, dim)`, see `dense.py`."""
+    def polynomials(self, y: Tensor, stages: Tensor | None) -> Tensor:
+        """How steps are read: `(m, 1 + degree, dim)`, see `dense.py`.
+
+        `y (m, dim)` their starts, `stages (stages, m, dim)` their stage derivatives.
+        """
         if not self.interpolates:
             return y.unsqueeze(1)
-        assert out.stages is not None
-        powers = out.stages.interpolant().transpose(0, 1)
+        assert stages is not None
+        powers = self.stepper.interpolant(stages.transpose(0, 1))
         return torch.cat([y.unsqueeze(1), powers], dim=1)
+
+    def polynomials_of(self, rows: Tensor, y: Tensor, out: StepOut) -> Tensor:
+        """`polynomials` of some rows of one step."""
+        stages = out.stages.all()[:, rows] if out.stages is not None else None
+        return self.polynomials(y[rows], stages)

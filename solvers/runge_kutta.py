@@ -53,10 +53,16 @@ class ExplicitRungeKutta:
         return self.tableau.evaluations
 
     def workspace(self, y: Tensor, graph: bool) -> Stages:
-        return StageStack(self.tableau) if graph else StageBuffer(self.tableau, y)
+        return StageStack(self.tableau, y) if graph else StageBuffer(self.tableau, y)
 
     def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        return (term.f(t.to(y.dtype), y),) if self.tableau.fsal else ()
+        # A copy: the field may return the same tensor at every call.
+        return (term.f(t.to(y.dtype), y).clone(),) if self.tableau.fsal else ()
+
+    def interpolant(self, k: Tensor) -> Tensor:
+        dense = on_device(self.tableau, k.device, k.dtype).dense
+        # One product per step: a single large one would round by the batch's size.
+        return torch.bmm(dense.expand(k.shape[0], -1, -1), k)
 
     def step(
         self,
@@ -73,21 +79,19 @@ class ExplicitRungeKutta:
         stages.begin(carry[0] if carry else term.f(times[0], y))
         pair = tableau.stiffness_pair or ()
         inputs: dict[int, Tensor] = {}
-        derivatives: dict[int, Tensor] = {}
         y1 = y
         for i in range(1, tableau.stages):
             y1 = stages.input(y, h, i)
-            k = term.f(times[i], y1)
-            stages.append(k)
+            stages.append(term.f(times[i], y1))
             if i in pair:
-                inputs[i], derivatives[i] = y1, k
+                inputs[i] = y1
         if not tableau.fsal:
             y1 = stages.solution(y, h)
         stiffness = None
         if tableau.stiffness_pair is not None:
             i, j = tableau.stiffness_pair
             stiffness = _ratio(
-                derivatives[i] - derivatives[j], inputs[i] - inputs[j], y.dtype
+                stages.stage(i) - stages.stage(j), inputs[i] - inputs[j], y.dtype
             )
         return StepOut(
             y1=y1,

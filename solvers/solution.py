@@ -81,18 +81,14 @@ class Solution:
     def derivative(self, t: Tensor) -> State:
         """The solution's time derivative at `t`, as `evaluate`."""
         times = self._times(t)
-        problem, outcome = self.record.problem, self.record.outcome
-        tape = outcome.tape
-        entry, _ = dense.locate(problem, tape, times)
-        entry = entry.reshape(-1)
-        theta = (times.reshape(-1) - tape.t[entry]) / tape.h[entry]
-        flat = dense.derivative(
-            outcome.polynomials[tape.slot[entry]], theta.to(problem.y0.dtype)
+        layout, outcome = self.record.layout, self.record.outcome
+        found, polynomials, _, theta = dense.pick(
+            self.record.problem, outcome.tape, times, outcome.polynomials
         )
-        flat = flat.view(*times.shape, -1)
-        return unflatten_reads(
-            self.record.layout, -flat if self.record.layout.reverse else flat
-        )
+        slope = dense.derivative(polynomials, theta)
+        flat = slope.new_full((*times.shape, slope.shape[-1]), torch.nan)
+        flat = flat.index_put((found,), -slope if layout.reverse else slope)
+        return unflatten_reads(layout, flat)
 
     def step_at(self, t: Tensor) -> Tensor:
         """Length of the accepted step that holds `t`, clipped to the end.
@@ -189,6 +185,8 @@ class Solution:
     def _engine_time(self, t: Tensor) -> Tensor:
         problem = self.record.problem
         t = t.detach().to(problem.t0.dtype).reshape(-1)
+        if t.shape[0] == 1:
+            t = t.expand(problem.rows)
         if t.shape[0] != problem.rows:
             raise ValueError(
                 f"t has {t.shape[0]} times, this solve steps {problem.rows} rows; pass "
@@ -204,21 +202,22 @@ class Solution:
 
 
 def read_times(t: Tensor, name: str, layout: Layout, t0: Tensor, t1: Tensor) -> Tensor:
-    """Times to read as engine times `(rows, k)`; ValueError if outside the interval."""
+    """Times to read as engine times, `(rows, k)` or, given so, `(batch, k)`.
+
+    Raises TypeError or ValueError if they do not fit or lie outside the interval.
+    """
     if not isinstance(t, Tensor) or not t.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor, got {_kind(t)}")
-    if t.ndim == 2 and layout.shared:
+    batch = layout.structure.batch
+    if t.ndim not in (1, 2) or (t.ndim == 2 and t.shape[0] != batch):
         raise ValueError(
-            f"{name} has shape {tuple(t.shape)}, but the whole batch shares its steps; "
-            f"pass {name} as (k,)"
-        )
-    if t.ndim not in (1, 2) or (t.ndim == 2 and t.shape[0] != layout.rows):
-        raise ValueError(
-            f"{name} has shape {tuple(t.shape)}; pass (k,) or ({layout.rows}, k)"
+            f"{name} has shape {tuple(t.shape)}; pass (k,) or ({batch}, k)"
         )
     times = t.detach().to(device=t0.device, dtype=t0.dtype)
     times = -times if layout.reverse else times
     times = times.expand(layout.rows, -1) if times.ndim == 1 else times
+    if layout.shared and times.shape[0] == batch:
+        t0, t1 = t0.expand(batch), t1.expand(batch)
     ulp = 4.0 * torch.finfo(t.dtype).eps * torch.maximum(t0.abs(), t1.abs())
     slack = ulp.unsqueeze(1)
     outside = (times < t0.unsqueeze(1) - slack) | (times > t1.unsqueeze(1) + slack)
@@ -229,10 +228,11 @@ def read_times(t: Tensor, name: str, layout: Layout, t0: Tensor, t1: Tensor) -> 
 
 
 def unflatten_reads(layout: Layout, flat: Tensor) -> State:
-    """`(rows, k, dim)` to the state, leaves `(batch, k, ...)`."""
+    """`(rows, k, dim)` or `(batch, k, dim)` to the state, leaves `(batch, k, ...)`."""
     reads = flat.shape[1]
-    if layout.shared:
-        flat = flat.reshape(reads, layout.structure.batch, -1).transpose(0, 1)
+    if layout.shared and flat.shape[0] == 1:
+        structure = layout.structure
+        flat = flat.reshape(reads, structure.batch, structure.width).transpose(0, 1)
     return layout.structure.unflatten(flat, (reads,))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -17,6 +16,13 @@ from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.controller import PID, Controller, FixedSteps
+from nde.solvers.failure import (
+    cut_short,
+    error_of,
+    failed,
+    last_good_steps,
+    reached,
+)
 from nde.solvers.march import Schedule, fixed_grid
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS, method_named
 from nde.solvers.problem import Problem
@@ -30,7 +36,7 @@ from nde.solvers.solution import (
 from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
 from nde.solvers.term import BoundSDE, Layout, ODETerm, SDETerm, Term, bind
-from nde.solvers.types import SolveError, Status
+from nde.solvers.types import Status
 
 
 def solve(
@@ -86,24 +92,26 @@ def solve(
     stepper = _stepper(term, method, controller, noise)
     structure = structure_of(y0)
     ts, reverse = _check_times(ts, structure.batch, term)
-    per_sample = ts.ndim == 2 or (probe_times is not None and probe_times.ndim == 2)
-    if batch == "shared" and per_sample:
+    if batch == "shared" and ts.ndim == 2:
         raise ValueError(
-            "batch='shared' ties all samples to one time; pass ts and probe_times with "
-            "one axis, or batch='per_sample'"
+            f"batch='shared' ties all samples to one time, but ts has shape "
+            f"{tuple(ts.shape)}; pass ts as (T,), or batch='per_sample'"
         )
-    # On one fixed grid nothing is decided per sample, so the batch is one row.
-    fixed = isinstance(controller, FixedSteps)
-    layout = Layout(structure, batch == "shared" or (fixed and not per_sample), reverse)
-    engine_y0 = layout.to_engine(y0, "y0")
+    layout = Layout(structure, batch == "shared", reverse)
+    # A copy: neither the solve nor a field that works in place touches y0 itself.
+    engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
     reads = ts.to(device=engine_y0.device, dtype=torch.float64)
     reads = -reads if reverse else reads
     reads = reads.expand(layout.rows, -1) if reads.ndim == 1 else reads
     t0, t1 = reads[:, 0].contiguous(), reads[:, -1].contiguous()
-    outputs = reads.shape[1]
+    all_reads, probes = reads, None
     if probe_times is not None:
         probes = read_times(probe_times, "probe_times", layout, t0, t1)
-        reads = torch.cat([reads, probes], dim=1)
+        all_reads = torch.cat([reads, probes.reshape(layout.rows, -1)], dim=1)
+    # On one grid nothing is decided per sample; an SDE lands on each sample's probes.
+    fixed = isinstance(controller, FixedSteps)
+    own_probes = probe_times is not None and probe_times.ndim == 2
+    common = ts.ndim == 1 and not (own_probes and isinstance(term, SDETerm))
     problem = Problem(
         term=bind(term, layout),
         stepper=stepper,
@@ -111,50 +119,63 @@ def solve(
         t0=t0,
         t1=t1,
         y0=engine_y0,
-        reads=reads.contiguous(),
+        reads=all_reads.contiguous(),
+        common=fixed and common,
         dense=dense,
         keep=torch.is_grad_enabled(),
         max_steps=max_steps,
     )
     if not fixed:
         _warn_if_unresolved(problem)
-    outcome, plan = _run(problem, adjoint, noise)
-    status = _status(layout, outcome, fixed)
-    if throw and bool((status != Status.SUCCESS).any()):
-        raise _failure(problem, plan, outcome, layout, status)
-    flat = reading.read(
-        problem, outcome.tape, problem.reads, outcome.y_end, outcome.polynomials
-    )
+    plan = _grid(problem, noise) if fixed else None
+    outcome = _run(problem, plan, adjoint)
+    if bool((outcome.tape.status != Status.SUCCESS).any()):
+        if plan is not None:
+            outcome = _run_cut_short(problem, plan, adjoint, outcome)
+        if throw:
+            raise error_of(layout, outcome)
+
+    def read(times: Tensor) -> State:
+        flat = reading.read(
+            problem, outcome.tape, times, outcome.y_end, outcome.polynomials
+        )
+        return unflatten_reads(layout, flat)
+
     return Solution(
         ts=ts,
-        ys=unflatten_reads(layout, flat[:, :outputs]),
+        ys=read(reads),
         final=structure.unflatten(layout.to_batch(outcome.y_end)),
-        probes=(
-            None if probe_times is None else unflatten_reads(layout, flat[:, outputs:])
-        ),
-        status=status,
+        probes=None if probes is None else read(probes),
+        status=outcome.tape.status.expand(structure.batch),
         stats=stats_of(layout, outcome),
         record=Record(problem, outcome, layout),
     )
 
 
-def _run(
-    problem: Problem, adjoint: Adjoint, noise: BrownianGrid | None
-) -> tuple[Outcome, Schedule | None]:
-    plan = None
-    if isinstance(problem.controller, FixedSteps):
-        if isinstance(problem.term, BoundSDE):
-            noise = BrownianGrid(fresh_seed()) if noise is None else noise
-        plan = fixed_grid(problem, noise)
+def _grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
+    if isinstance(problem.term, BoundSDE) and noise is None:
+        noise = BrownianGrid(fresh_seed())
+    return fixed_grid(problem, noise)
+
+
+def _run(problem: Problem, plan: Schedule | None, adjoint: Adjoint) -> Outcome:
     if not torch.is_grad_enabled():
-        carry = start(problem)
-        return plain(problem, find_steps(problem, plan, carry)), plan
+        return plain(problem, find_steps(problem, plan, start(problem)))
     if isinstance(adjoint, Direct) and plan is not None:
-        return adjoint.run(problem, plan, start(problem), ()), plan
+        return adjoint.run(problem, plan, start(problem), ())
     carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured):
-        return plain(problem, find_steps(problem, plan, carry)), plan
-    return adjoint.run(problem, plan, carry, captured), plan
+        return plain(problem, find_steps(problem, plan, carry))
+    return adjoint.run(problem, plan, carry, captured)
+
+
+def _run_cut_short(
+    problem: Problem, plan: Schedule, adjoint: Adjoint, outcome: Outcome
+) -> Outcome:
+    """A fixed grid again, where rows that failed rest from their last good step."""
+    steps = last_good_steps(problem, plan)
+    again = _run(replace(problem, common=False), cut_short(plan, steps), adjoint)
+    return failed(again, outcome.tape.status, reached(plan, steps, problem))
 
 
 def _watched_start(
@@ -166,8 +187,8 @@ def _watched_start(
     def call() -> None:
         nonlocal carry
         carry = start(problem)
-        if not carry:
-            problem.term.probe(problem.t0.to(problem.y0.dtype), problem.y0)
+        if not carry and problem.rows:
+            problem.term.probe(problem.start_time, problem.y0)
 
     term = problem.term
     functions = (
@@ -264,8 +285,7 @@ def _check_times(ts: object, batch: int, term: Term) -> tuple[Tensor, bool]:
     ordered = gaps < 0 if reverse else gaps > 0
     # A sample may repeat its last time as padding, and rest there.
     if ts.ndim == 2:
-        last = table[:, -1:].double()
-        ordered = ordered | (table[:, 1:].double() == last)
+        ordered = ordered | ((gaps == 0) & (table[:, 1:] == table[:, -1:]))
     if not bool(ordered.all()):
         row, index = (~ordered).nonzero()[0].tolist()
         where = (
@@ -296,83 +316,3 @@ def _warn_if_unresolved(problem: Problem) -> None:
             f"rtol >= {100.0 * eps:.0e} or a float64 state",
             stacklevel=3,
         )
-
-
-def _status(layout: Layout, outcome: Outcome, fixed: bool) -> Tensor:
-    """Status per sample."""
-    tape = outcome.tape
-    if not layout.shared:
-        return tape.status
-    status = tape.status.expand(layout.structure.batch)
-    if not fixed:
-        return status
-    # On a fixed grid nothing ties samples together: a NaN is one sample's own.
-    finite = torch.isfinite(layout.to_batch(tape.y_end)).all(dim=1)
-    return torch.where(finite, int(Status.SUCCESS), status)
-
-
-_CAUSE: Mapping[int, str] = {
-    Status.MAX_STEPS: "max_steps was reached",
-    Status.STEP_UNDERFLOW: "the step fell below the resolution of time",
-    Status.NON_FINITE: "the vector field or the state was not finite",
-}
-
-_FIX: Mapping[int, str] = {
-    Status.MAX_STEPS: (
-        "the problem may be stiff: loosen rtol and atol, scale the vector field down, "
-        "or raise max_steps"
-    ),
-    Status.STEP_UNDERFLOW: (
-        "the solution may blow up or jump there: end before it, or bound the field"
-    ),
-    Status.NON_FINITE: (
-        "look at the field there (division by zero, overflow, log of a negative); a "
-        "smaller step may help on a fixed grid"
-    ),
-}
-
-
-def _failure(
-    problem: Problem,
-    plan: Schedule | None,
-    outcome: Outcome,
-    layout: Layout,
-    status: Tensor,
-) -> SolveError:
-    """The error that names samples, times, cause and fix."""
-    tape = outcome.tape
-    t_end = tape.t_end
-    if plan is not None:
-        t_end = _first_bad_time(problem, plan, layout)
-    elif layout.shared:
-        t_end = t_end.expand(layout.structure.batch)
-    samples = (status != Status.SUCCESS).nonzero().reshape(-1).tolist()
-    code = Status(int(status[samples[0]]))
-    times = (-t_end if layout.reverse else t_end)[samples].tolist()
-    counts = outcome.evaluations.expand(layout.structure.batch)[samples].tolist()
-    shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
-    tried = f"{counts[0]} evaluations"
-    return SolveError(
-        f"{len(samples)} of {layout.structure.batch} samples did not reach the end "
-        f"(samples {shown}): sample {samples[0]} stopped at t={times[0]:.6g} after "
-        f"{tried}, because {_CAUSE[code]}. {_FIX[code].capitalize()}. With throw=False "
-        "the others are returned.",
-        status=code,
-        samples=samples,
-        times=times,
-        evaluations=counts,
-    )
-
-
-def _first_bad_time(problem: Problem, plan: Schedule, layout: Layout) -> Tensor:
-    """Start of the step after which each sample's state was no longer finite."""
-    with torch.no_grad():
-        kept = replace(problem, y0=problem.y0.detach(), keep=True, dense=False)
-        tape = find_steps(kept, plan, start(kept))
-    states = [tape.states(j)[0] for j in range(plan.steps)]
-    finite = torch.stack(
-        [torch.isfinite(layout.to_batch(y)).all(dim=1) for y in states]
-    )
-    last = (finite.long().sum(0) - 1).clamp_min(0)
-    t = plan.t.expand(-1, layout.structure.batch)
-    return t.gather(0, last.unsqueeze(0)).squeeze(0)

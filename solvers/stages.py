@@ -39,25 +39,36 @@ class Stages(Protocol):
     def last(self) -> Tensor:
         """The newest stage derivative, safe to keep beyond the step."""
 
-    def interpolant(self) -> Tensor:
-        """Polynomials sum_j dense[j] k_j: `(degree, rows, dim)`."""
+    def stage(self, i: int) -> Tensor:
+        """k_i, valid until the next step."""
+
+    def all(self) -> Tensor:
+        """Every stage derivative of the step, safe to keep: `(stages, rows, dim)`."""
+
+
+# A matrix-vector product treats the last few elements of a row apart, and rounds them
+# differently. Rows padded to whole blocks have no such rest, so that a sample's numbers
+# do not depend on how many others there are.
+_BLOCK = 64
 
 
 class StageBuffer:
     """Stages in one preallocated buffer."""
 
     def __init__(self, tableau: ButcherTableau, y: Tensor) -> None:
+        stages, size = tableau.stages, y.numel()
         self._numbers: TableauTensors = on_device(tableau, y.device, y.dtype)
-        buffer = y.new_empty((tableau.stages, *y.shape))
-        self._shape = y.shape
-        self._flat = buffer.view(tableau.stages, -1)
-        self._rows = buffer.unbind(0)
+        self._shape, self._size = y.shape, size
+        padded = y.new_zeros((stages, _padded(size)))
+        self._buffer = padded[:, :size].view(stages, *y.shape)
+        self._rows = self._buffer.unbind(0)
         # Contracting over the stage axis as a transposed matrix-vector product reads
         # each stage contiguously.
-        self._prefix = [self._flat[:i].t() for i in range(tableau.stages + 1)]
+        self._blocks = [padded[:i].t() for i in range(stages + 1)]
+        self._prefix = [padded[:i, :size].t() for i in range(stages + 1)]
         self._count = 0
         self._base = y
-        self._base_row = y[0]
+        self._base_flat = y.view(-1)
 
     def begin(self, k: Tensor) -> None:
         self._rows[0].copy_(k)
@@ -68,76 +79,96 @@ class StageBuffer:
         self._count += 1
 
     def input(self, y: Tensor, h: Step, stage: int) -> Tensor:
-        return self._sum(y, h, self._prefix[stage], self._numbers.a[stage - 1])
+        return self._sum(y, h, stage, self._numbers.a[stage - 1])
 
     def solution(self, y: Tensor, h: Step) -> Tensor:
-        return self._sum(y, h, self._prefix[self._count], self._numbers.b)
+        return self._sum(y, h, self._count, self._numbers.b)
 
     def error(self, h: Step) -> Tensor:
         weights = self._numbers.b_error
         assert weights is not None
-        return torch.mv(self._prefix[self._count], weights).view(self._shape).mul_(h)
+        return self._weighted(self._count, weights).mul_(h)
 
     def last(self) -> Tensor:
         return self._rows[self._count - 1].clone()
 
-    def interpolant(self) -> Tensor:
-        return torch.mm(self._numbers.dense, self._flat).view(-1, *self._shape)
+    def stage(self, i: int) -> Tensor:
+        return self._rows[i]
 
-    def _sum(self, y: Tensor, h: Step, stages: Tensor, weights: Tensor) -> Tensor:
+    def all(self) -> Tensor:
+        return self._buffer.clone(memory_format=torch.contiguous_format)
+
+    def _sum(self, y: Tensor, h: Step, count: int, weights: Tensor) -> Tensor:
         if isinstance(h, float):
-            # A host-known step means one row; all stages start from the same y.
+            # All stages of a step start from the same y.
             if y is not self._base:
-                self._base, self._base_row = y, y[0]
-            moved = torch.addmv(self._base_row, stages, weights, alpha=h)
-            return moved.unsqueeze(0)
-        return torch.addcmul(y, h, torch.mv(stages, weights).view(self._shape))
+                self._base, self._base_flat = y, y.view(-1)
+            stages = self._prefix[count]
+            moved = torch.addmv(self._base_flat, stages, weights, alpha=h)
+            return moved.view(self._shape)
+        return torch.addcmul(y, h, self._weighted(count, weights))
+
+    def _weighted(self, count: int, weights: Tensor) -> Tensor:
+        total = torch.mv(self._blocks[count], weights)
+        return total[: self._size].view(self._shape)
 
 
 class StageStack:
     """Stages as separate tensors, stacked anew for every sum."""
 
-    def __init__(self, tableau: ButcherTableau) -> None:
-        self._tableau = tableau
+    def __init__(self, tableau: ButcherTableau, y: Tensor) -> None:
+        self._numbers: TableauTensors = on_device(tableau, y.device, y.dtype)
+        self._shape, self._size = y.shape, y.numel()
+        self._rest = _padded(self._size) - self._size
         self._k: list[Tensor] = []
+        self._flat: list[Tensor] = []
         self._stacked: Tensor | None = None
 
     def begin(self, k: Tensor) -> None:
-        self._k, self._stacked = [k], None
+        self._k, self._flat = [], []
+        self.append(k)
 
     def append(self, k: Tensor) -> None:
+        flat = k.reshape(-1)
         self._k.append(k)
+        self._flat.append(torch.nn.functional.pad(flat, (0, self._rest)))
         self._stacked = None
 
     def input(self, y: Tensor, h: Step, stage: int) -> Tensor:
-        return self._sum(y, h, self._numbers(y).a[stage - 1])
+        return self._sum(y, h, self._numbers.a[stage - 1])
 
     def solution(self, y: Tensor, h: Step) -> Tensor:
-        return self._sum(y, h, self._numbers(y).b)
+        return self._sum(y, h, self._numbers.b)
 
     def error(self, h: Step) -> Tensor:
-        k = self._k[0]
-        weights = self._numbers(k).b_error
+        weights = self._numbers.b_error
         assert weights is not None
-        return torch.mv(self._stack().t(), weights).view(k.shape) * h
+        return self._weighted(weights) * h
 
     def last(self) -> Tensor:
         return self._k[-1]
 
-    def interpolant(self) -> Tensor:
-        k = self._k[0]
-        return torch.mm(self._numbers(k).dense, self._stack()).view(-1, *k.shape)
+    def stage(self, i: int) -> Tensor:
+        return self._k[i]
 
-    def _numbers(self, y: Tensor) -> TableauTensors:
-        return on_device(self._tableau, y.device, y.dtype)
+    def all(self) -> Tensor:
+        return torch.stack(self._k)
 
     def _stack(self) -> Tensor:
         if self._stacked is None:
-            self._stacked = torch.stack(self._k).view(len(self._k), -1)
+            self._stacked = torch.stack(self._flat).t()
         return self._stacked
 
     def _sum(self, y: Tensor, h: Step, weights: Tensor) -> Tensor:
-        stages = self._stack().t()
         if isinstance(h, float):
-            return torch.addmv(y[0], stages, weights, alpha=h).unsqueeze(0)
-        return torch.addcmul(y, h, torch.mv(stages, weights).view(y.shape))
+            stages = self._stack()[: self._size]
+            moved = torch.addmv(y.view(-1), stages, weights, alpha=h)
+            return moved.view(self._shape)
+        return torch.addcmul(y, h, self._weighted(weights))
+
+    def _weighted(self, weights: Tensor) -> Tensor:
+        return torch.mv(self._stack(), weights)[: self._size].view(self._shape)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK

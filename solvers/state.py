@@ -40,6 +40,11 @@ class Structure:
     dtype: torch.dtype
 
     @cached_property
+    def width(self) -> int:
+        """Real numbers per sample."""
+        return sum(leaf.width for leaf in self.leaves)
+
+    @cached_property
     def single(self) -> bool:
         """Whether the state is one real tensor."""
         return isinstance(self.skeleton, int) and not self.leaves[0].dtype.is_complex
@@ -48,7 +53,10 @@ class Structure:
         """State to `(batch, dim)`; ValueError or TypeError naming what differs."""
         tensors: list[Tensor] = []
         self._collect(self.skeleton, state, name, tensors)
-        rows = [_real(tensor).reshape(self.batch, -1) for tensor in tensors]
+        rows = [
+            _real(tensor).reshape(self.batch, leaf.width)
+            for tensor, leaf in zip(tensors, self.leaves, strict=True)
+        ]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def unflatten(self, flat: Tensor, extra: tuple[int, ...] = ()) -> State:

@@ -46,6 +46,12 @@ class Stepper(Protocol):
     def step_evaluations(self) -> int:
         """Vector-field calls per attempted step."""
 
+    def interpolant(self, k: Tensor) -> Tensor:
+        """Polynomials of steps from their stages.
+
+        `k (m, stages, dim)` to `(m, degree, dim)`, as `dense.py` reads them.
+        """
+
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
         """Where a run of steps keeps its stages; `graph` if autograd records them."""
 

@@ -28,6 +28,9 @@ class EulerMaruyama:
     start_evaluations: int = 0
     step_evaluations: int = 1
 
+    def interpolant(self, k: Tensor) -> Tensor:
+        raise AssertionError("a path of an SDE is not read inside its steps")
+
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
         return None
 
@@ -67,6 +70,9 @@ class StratonovichHeun:
     start_evaluations: int = 0
     step_evaluations: int = 2
 
+    def interpolant(self, k: Tensor) -> Tensor:
+        raise AssertionError("a path of an SDE is not read inside its steps")
+
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
         return None
 
@@ -96,7 +102,7 @@ class StratonovichHeun:
 
 def _time(t: Step, y: Tensor) -> Tensor:
     if isinstance(t, float):
-        return torch.full((1,), t, dtype=y.dtype, device=y.device)
+        return torch.full((), t, dtype=y.dtype, device=y.device)
     return t.to(y.dtype)
 
 

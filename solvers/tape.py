@@ -107,7 +107,7 @@ class Recorder:
         self._attempts: list[tuple[Tensor, ...]] = []
         self._states: list[Tensor] = []
         self._carries: list[tuple[Tensor, ...]] = []
-        self._interpolants: list[Tensor] = []
+        self._stages: list[Tensor] = []
         self._chunks: list[tuple[Tensor, ...]] = []
         self._kept: list[tuple[Tensor, ...]] = []
         self._slots: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -122,16 +122,16 @@ class Recorder:
         attempt: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
         y: Tensor,
         carry: tuple[Tensor, ...],
-        interpolant: Tensor | None,
+        stages: Tensor | None,
     ) -> None:
         """One attempt: (remaining, h, accept, error, stiffness), and what it began at.
 
-        `interpolant (degree, rows, dim)` where something may be read.
+        `stages (stages, rows, dim)` where something may be read inside.
         """
         self._attempts.append(attempt)
-        if interpolant is not None:
-            self._interpolants.append(interpolant)
-        if self._problem.keep or interpolant is not None:
+        if stages is not None:
+            self._stages.append(stages)
+        if self._problem.keep or stages is not None:
             self._states.append(y)
         if self._problem.keep:
             self._carries.append(carry)
@@ -158,17 +158,17 @@ class Recorder:
                 torch.stack(part)[k, row] for part in zip(*self._carries, strict=True)
             )
             self._kept.append((states, *carries))
-        if self._interpolants:
+        if self._stages:
             wanted = accept
             if not self._problem.dense:
                 wanted = accept & self._hit(torch.where(accept, t + h, t))
             k, row = wanted.nonzero(as_tuple=True)
             step = self.accepted[row] - accept.flip(0).cumsum(0).flip(0)[k, row]
-            powers = torch.stack(self._interpolants)[k, :, row]
-            states = torch.stack(self._states)[k, row].unsqueeze(1)
-            self._slots.append((step, row, torch.cat([states, powers], dim=1)))
+            stages = torch.stack(self._stages)[k, :, row].transpose(0, 1)
+            states = torch.stack(self._states)[k, row]
+            self._slots.append((step, row, self._problem.polynomials(states, stages)))
         self._attempts, self._states = [], []
-        self._carries, self._interpolants = [], []
+        self._carries, self._stages = [], []
 
     def finish(
         self,

@@ -71,7 +71,9 @@ class SDETerm:
                 f"interpretation is {self.interpretation!r}; use 'ito' or "
                 "'stratonovich'"
             )
-        if (self.noise == "additive") != (self.noise_dim is not None):
+        if (self.noise == "additive") != (self.noise_dim is not None) or (
+            self.noise_dim is not None and self.noise_dim < 1
+        ):
             raise ValueError(
                 f"noise_dim is {self.noise_dim} with noise={self.noise!r}; give the "
                 "number of Brownian motions for additive noise, and only there"
@@ -101,11 +103,12 @@ class Layout:
     def to_engine(self, state: State, name: str) -> Tensor:
         """State to `(rows, dim)`."""
         flat = self.structure.flatten(state, name)
-        return flat.reshape(1, -1) if self.shared else flat
+        return flat.reshape(1, flat.numel()) if self.shared else flat
 
     def to_batch(self, y: Tensor) -> Tensor:
         """`(rows, dim)` to `(batch, dim of a sample)`."""
-        return y.reshape(self.structure.batch, -1) if self.shared else y
+        structure = self.structure
+        return y.reshape(structure.batch, structure.width) if self.shared else y
 
     def fit(self, function: Function, name: str) -> Field:
         """A user's function in engine layout; time runs the user's way.
@@ -185,7 +188,7 @@ class BoundSDE:
         """Shape of the Brownian motion: `(batch, noise)`."""
         structure = self.layout.structure
         if self.term.noise == "diagonal":
-            return structure.batch, sum(leaf.width for leaf in structure.leaves)
+            return structure.batch, structure.width
         return structure.batch, self.term.noise_dim or 1
 
     @cached_property

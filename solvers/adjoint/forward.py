@@ -33,7 +33,7 @@ def find_steps(
 
 def start(problem: Problem) -> tuple[Tensor, ...]:
     """The carry of the first step."""
-    return problem.stepper.start(problem.term, problem.t0, problem.y0)
+    return problem.stepper.start(problem.term, problem.start_time, problem.y0)
 
 
 def fill(blank: Tape, problem: Problem, result: March) -> Tape:

@@ -35,7 +35,8 @@ class Recompute:
     ) -> Outcome:
         """Solve with gradients to `problem.y0` and to the captured tensors."""
         tape = find_steps(problem, plan, carry)
-        replay = _Replay(problem, tape, replay_of(tape), captured)
+        steps = replay_of(tape) if plan is None else plan
+        replay = _Replay(problem, tape, steps, captured)
         y_end, polynomials, error, stiffness = _Recompute.apply(  # type: ignore[no-untyped-call]
             replay, problem.y0, *captured
         )
@@ -118,7 +119,7 @@ def _step_vjp(
         outputs: list[Tensor] = [out.y1, *out.carry]
         weights: list[Tensor] = [y_grad, *carry_grad]
         if g_polynomials is not None and g_polynomials.numel():
-            outputs.append(problem.polynomial(y, out)[tape.slot_rows[j]])
+            outputs.append(problem.polynomials_of(tape.slot_rows[j], y, out))
             weights.append(g_polynomials)
         if g_error is not None and out.error is not None:
             outputs.append(problem.error_ratio(y, out))
