@@ -52,11 +52,12 @@ class Tape:
     @cached_property
     def index(self) -> Tensor:
         """Entry of each step of each row `(steps, rows)`; 0 where there is none."""
-        index = self.step.new_zeros((self.steps, self.accepted.shape[0]))
-        index[self.step, self.row] = torch.arange(
-            self.step.numel(), device=self.step.device
-        )
-        return index
+        return self.grid(torch.arange(self.step.numel(), device=self.step.device))
+
+    @cached_property
+    def _cell(self) -> Tensor:
+        """Where each entry stands in a flattened grid."""
+        return self.step * self.accepted.shape[0] + self.row
 
     @cached_property
     def valid(self) -> Tensor:
@@ -79,9 +80,9 @@ class Tape:
 
     def grid(self, values: Tensor) -> Tensor:
         """Values per entry `(n,)` as `(steps, rows)`, zero where there is none."""
-        grid = values.new_zeros((self.steps, self.accepted.shape[0]))
-        grid[self.step, self.row] = values
-        return grid
+        rows = self.accepted.shape[0]
+        flat = values.new_zeros(self.steps * rows).scatter(0, self._cell, values)
+        return flat.view(self.steps, rows)
 
     def states(self, step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """State and carry of every row at the start of a step; ended rows rest."""
@@ -145,19 +146,20 @@ class Recorder:
         )
         moved = h > 0
         accept = accept & moved
-        k, row = accept.nonzero(as_tuple=True)
-        step = self.accepted[row] + accept.cumsum(0)[k, row] - 1
+        picked = accept.view(-1).nonzero().view(-1)
+        step = self.accepted + accept.cumsum(0) - 1
         t = self._problem.t1 - remaining
-        entry = (step, row, t[k, row], h[k, row], error[k, row], stiffness[k, row])
-        self._chunks.append(entry)
+        row = picked % self._problem.rows
+        columns = (step, t, h, error, stiffness)
+        step, *numbers = (_pick(column, picked) for column in columns)
+        self._chunks.append((step, row, *numbers))
         self.accepted = self.accepted + accept.sum(0)
         self.rejected = self.rejected + (moved & ~accept).sum(0)
         if self._problem.keep:
-            states = torch.stack(self._states)[k, row]
-            carries = tuple(
-                torch.stack(part)[k, row] for part in zip(*self._carries, strict=True)
+            kept = (self._states, *zip(*self._carries, strict=True))
+            self._kept.append(
+                tuple(torch.cat(tuple(part)).index_select(0, picked) for part in kept)
             )
-            self._kept.append((states, *carries))
         if self._stages:
             wanted = accept
             if not self._problem.dense:
@@ -223,3 +225,7 @@ class Recorder:
         hit = torch.zeros_like(ends, dtype=torch.bool)
         hit[k[row, read], row] = True
         return hit
+
+
+def _pick(column: Tensor, picked: Tensor) -> Tensor:
+    return column.view(-1).index_select(0, picked)

@@ -24,7 +24,7 @@ def run(name: str, *options: str) -> str:
 
 
 def test_node_layer() -> None:
-    out = run("node_layer.py", "--iterations", "60")
+    out = run("node_layer.py", "--iterations", "150")
     found = re.findall(r"accuracy (\S+)  evaluations (\S+)", out)
     assert len(found) == 2
     (plain, plain_cost), (regular, regular_cost) = (map(float, row) for row in found)
