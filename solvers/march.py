@@ -188,7 +188,8 @@ def _slots(
         k = torch.searchsorted(edges, reads)
     else:
         k = torch.searchsorted(edges, reads, right=True) - 1
-    owner, read = problem.interior.nonzero(as_tuple=True)
+    inside = problem.interior & (k >= 0) & (k < taken.sum(0).unsqueeze(1))
+    owner, read = inside.nonzero(as_tuple=True)
     hit = torch.zeros_like(taken)
     hit[k[owner, read], owner] = True
     return hit[step, row].nonzero(as_tuple=True)[0]
@@ -197,6 +198,7 @@ def _slots(
 def _knots(marks: list[float], problem: Problem, step: float) -> list[float]:
     """Times of one row's grid, which holds every mark."""
     counts = []
+    marks = [t for i, t in enumerate(marks) if i == 0 or t > marks[i - 1]]
     for left, right in zip(marks[:-1], marks[1:], strict=True):
         # A remainder of rounding size is no step of its own.
         counts.append(max(1, math.ceil((right - left) / step * (1.0 - 1e-9))))

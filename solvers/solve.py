@@ -131,7 +131,12 @@ def solve(
     outcome = _run(problem, plan, adjoint)
     if bool((outcome.tape.status != Status.SUCCESS).any()):
         if plan is not None:
-            outcome = _run_cut_short(problem, plan, adjoint, outcome)
+            steps = last_good_steps(problem, plan)
+            status, t_end = outcome.tape.status, reached(plan, steps, problem)
+            if not throw:
+                rest = replace(problem, common=False)
+                outcome = _run(rest, cut_short(plan, steps), adjoint)
+            outcome = failed(outcome, status, t_end)
         if throw:
             raise error_of(layout, outcome)
 
@@ -167,15 +172,6 @@ def _run(problem: Problem, plan: Schedule | None, adjoint: Adjoint) -> Outcome:
     if not (problem.y0.requires_grad or captured):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)
-
-
-def _run_cut_short(
-    problem: Problem, plan: Schedule, adjoint: Adjoint, outcome: Outcome
-) -> Outcome:
-    """A fixed grid again, where rows that failed rest from their last good step."""
-    steps = last_good_steps(problem, plan)
-    again = _run(replace(problem, common=False), cut_short(plan, steps), adjoint)
-    return failed(again, outcome.tape.status, reached(plan, steps, problem))
 
 
 def _watched_start(

@@ -38,7 +38,7 @@ class BrownianGrid:
             (h.shape[0], *shape), generator=generator, dtype=dtype, device=h.device
         )
         root = h.sqrt().to(dtype)
-        return normal * root.reshape(h.shape[0], -1, 1)
+        return normal * (root[:, None, None] if h.ndim == 1 else root[:, :, None])
 
 
 def fresh_seed() -> int:
