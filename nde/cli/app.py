@@ -1,0 +1,226 @@
+"""Commands and options of `nde`, and how a failure becomes an exit code.
+
+The bodies of the commands live in modules of their own and are imported when called:
+`nde --help` must answer without loading torch.
+"""
+
+from typing import Annotated
+
+import typer
+
+from nde import __version__
+
+app = typer.Typer(
+    name="nde",
+    help="Train and use neural differential equations on irregular series.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_DATA = "A bundled data set (japanese-vowels), a .csv table, or a UEA .ts pair."
+_RUN = "A run folder, or a checkpoint file."
+
+Id = Annotated[str | None, typer.Option(help="Column of the series id.")]
+Time = Annotated[str | None, typer.Option(help="Column of the time.")]
+Label = Annotated[str | None, typer.Option(help="Column of the class label.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also debug lines.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout, the rest on stderr.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"nde {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Version."),
+    ] = False,
+) -> None:
+    """Train and use neural differential equations on irregular series."""
+
+
+@app.command()
+def train(
+    data: Annotated[str | None, typer.Argument(help=_DATA)] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="lsde, lnsde, gsde, neural-sde or neural-ode."),
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option(help="Form of the stable SDE models: paper, ...")
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Size of the state.")] = None,
+    width: Annotated[int | None, typer.Option(help="Width of the networks.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Depth of the networks.")] = None,
+    regularizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=WEIGHT",
+            help="error, stiffness, local-error or local-stiffness with its weight, "
+            "or START:END for an exponential schedule. Repeatable.",
+        ),
+    ] = None,
+    drop_rate: Annotated[
+        float | None, typer.Option(help="Share of the observations to hide, [0, 1).")
+    ] = None,
+    drop_protocol: Annotated[
+        str | None,
+        typer.Option(help="channels: hide points of each channel; rows: whole rows."),
+    ] = None,
+    solver: Annotated[str | None, typer.Option(help="Solver method.")] = None,
+    rtol: Annotated[float | None, typer.Option(help="Relative tolerance.")] = None,
+    atol: Annotated[float | None, typer.Option(help="Absolute tolerance.")] = None,
+    step: Annotated[float | None, typer.Option(help="Size of fixed steps.")] = None,
+    adjoint: Annotated[str | None, typer.Option(help="recompute or direct.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Series per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
+    device: Device = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; 0 for torch's own choice.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run folder; default: a new one under runs/.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run in --out.")
+    ] = False,
+    config: Annotated[
+        str | None, typer.Option(help="YAML, TOML or JSON file of sections.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Any key of the configuration."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Read, check and print; train nothing."),
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Two batches, one epoch.")
+    ] = False,
+    id: Id = None,  # noqa: A002
+    time: Time = None,
+    label: Label = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Columns to use as channels.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Train a classifier on labelled series and evaluate it."""
+    from nde.cli.console import speak
+    from nde.cli.train import run_train
+
+    flags: dict[str, object] = {
+        "data.source": data,
+        "data.id": id,
+        "data.time": time,
+        "data.label": label,
+        "data.channels": None if channels is None else _names(channels),
+        "data.drop_rate": drop_rate,
+        "data.drop_protocol": drop_protocol,
+        "model.name": model,
+        "model.form": form,
+        "model.hidden": hidden,
+        "model.width": width,
+        "model.layers": layers,
+        "solver.method": solver,
+        "solver.rtol": rtol,
+        "solver.atol": atol,
+        "solver.step": step,
+        "solver.adjoint": adjoint,
+        "optim.lr": lr,
+        "train.seed": seed,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "train.device": device,
+        "train.threads": threads,
+        "log.out": out,
+    }
+    if smoke:
+        flags |= {"train.epochs": 1, "train.limit_batches": 2, "train.eval_paths": 1}
+    speak(quiet=quiet, verbose=verbose, json=json)
+    run_train(
+        file=config,
+        flags=[(key, value) for key, value in flags.items() if value is not None],
+        regularizers=regularizer or [],
+        settings=settings or [],
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help=_RUN)],
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Other data; default: the test series of the run."),
+    ] = None,
+    device: Device = None,
+    id: Id = None,  # noqa: A002
+    time: Time = None,
+    label: Label = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Measure a trained model on its test series or on other data."""
+    from nde.cli.apply import run_evaluate
+    from nde.cli.console import speak
+
+    speak(quiet=quiet, verbose=verbose, json=json)
+    run_evaluate(run, data, device=device or "auto", id=id, time=time, label=label)
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help=_RUN)],
+    data: Annotated[str, typer.Argument(help=_DATA)],
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="CSV file; default: in the run folder."),
+    ] = None,
+    device: Device = None,
+    id: Id = None,  # noqa: A002
+    time: Time = None,
+    label: Label = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Write the class probabilities of every series of DATA."""
+    from nde.cli.apply import run_predict
+    from nde.cli.console import speak
+
+    speak(quiet=quiet, verbose=verbose, json=json)
+    run_predict(
+        run, data, output=output, device=device or "auto", id=id, time=time, label=label
+    )
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def run(argv: list[str]) -> int:
+    """Run `argv`; a failure becomes one line on stderr and an exit code."""
+    try:
+        code = app(args=argv or ["--help"], prog_name="nde", standalone_mode=False)
+    except Exception as error:
+        from nde.cli.failure import explain
+
+        return explain(error)
+    return int(code or 0) if argv else 2

@@ -1,0 +1,97 @@
+"""The bodies of `nde evaluate` and `nde predict`: a trained model on data."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nde.cli.console import finish, note, warn
+from nde.data import Columns
+from nde.training.atomic import write_text
+from nde.training.predictions import write_predictions
+from nde.training.restore import fit, match_classes, read_other, recover_test, restore
+from nde.training.run_folder import to_json
+
+
+def run_evaluate(
+    run: str,
+    data: str | None,
+    *,
+    device: str,
+    id: str | None,
+    time: str | None,
+    label: str | None,
+) -> None:
+    """Measure the model of `run` on its own test series, or on the file `data`."""
+    trained = restore(Path(run), device=device)
+    name = trained.schema.data
+    if data is None:
+        dataset, warnings = recover_test(trained)
+    else:
+        columns = Columns(id=id, time=time, label=label or trained.config.data.label)
+        reading = read_other(trained, data, columns)
+        warnings = reading.warnings
+        name = reading.dataset.name
+        for line in reading.notes:
+            note(line)
+        dataset = match_classes(fit(trained, reading.dataset), trained.schema.classes)
+    for line in warnings:
+        warn(line)
+    evaluation = trained.evaluate(dataset)
+    tree: dict[str, Any] = {
+        "data": name,
+        "series": len(evaluation.dataset),
+        "test": evaluation.metrics(),
+        "solver": asdict(evaluation.cost),
+    }
+    for metric, value in tree["test"].items():
+        note(f"{metric.replace('_', ' ')} {value:.4f}")
+    note(f"function evaluations per series: {evaluation.cost.nfe:.1f}")
+    file = "evaluation.json" if data is None else f"evaluation-{name}.json"
+    path = _beside(run, file)
+    write_text(path, to_json(tree))
+    finish(path, tree)
+
+
+def run_predict(
+    run: str,
+    data: str,
+    *,
+    output: str | None,
+    device: str,
+    id: str | None,
+    time: str | None,
+    label: str | None,
+) -> None:
+    """Write class probabilities of every series of `data` to a CSV file."""
+    trained = restore(Path(run), device=device)
+    reading = read_other(trained, data, Columns(id=id, time=time, label=label))
+    for line in reading.notes:
+        note(line)
+    for line in reading.warnings:
+        warn(line)
+    given = reading.dataset
+    evaluation = trained.evaluate(fit(trained, given))
+    labels = given.labels
+    path = (
+        _beside(run, f"predictions-{given.name}.csv")
+        if output is None
+        else Path(output)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_predictions(
+        path,
+        ids=evaluation.dataset.ids,
+        classes=trained.schema.classes,
+        probabilities=evaluation.probabilities,
+        truth=None
+        if labels is None
+        else [given.classes[label] for label in labels.tolist()],
+    )
+    note(f"{len(given)} series, {evaluation.cost.nfe:.1f} function evaluations each")
+    finish(path, {"data": given.name, "series": len(given)})
+
+
+def _beside(run: str, name: str) -> Path:
+    """Path of a result: in the run folder, or next to a bare checkpoint file."""
+    path = Path(run)
+    return (path if path.is_dir() else path.parent) / name

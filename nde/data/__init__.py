@@ -1,0 +1,37 @@
+"""Series data: reading, splitting, imposed missingness, scaling and batches.
+
+Needs torch and numpy only, except that tables are parsed with polars.
+"""
+
+from nde.data.batch import Batch, collate
+from nde.data.errors import DataError, unknown_name
+from nde.data.long_csv import Columns, read_long_csv
+from nde.data.missing import DropProtocol, drop_observations
+from nde.data.scaling import Scaling, fit_scaling
+from nde.data.series import PARTS, Part, Reading, SeriesDataset
+from nde.data.source import BUNDLED, is_bundled, read_source
+from nde.data.split import Split, split_series
+from nde.data.ts_file import read_ts
+
+__all__ = [
+    "BUNDLED",
+    "PARTS",
+    "Batch",
+    "Columns",
+    "DataError",
+    "DropProtocol",
+    "Part",
+    "Reading",
+    "Scaling",
+    "SeriesDataset",
+    "Split",
+    "collate",
+    "drop_observations",
+    "fit_scaling",
+    "is_bundled",
+    "read_long_csv",
+    "read_source",
+    "read_ts",
+    "split_series",
+    "unknown_name",
+]

@@ -1,0 +1,163 @@
+"""The configuration of a run: sections, defaults and bounds.
+
+Every key a file, a flag or `--set` may give is a field here, and nothing else is;
+`nde.training.config_file` reads and merges the sources.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from nde.data import DropProtocol, unknown_name
+from nde.models import ModelName
+from nde.models.classifier import Intensity, ReadOut
+from nde.models.sde import Form, SharedNoise
+
+Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
+REGULARIZERS = ("error", "stiffness", "local-error", "local-stiffness")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(_Section):
+    """What to read, how its columns are named, and what to hide of it."""
+
+    source: str | None = None
+    id: str | None = None
+    time: str | None = None
+    label: str | None = None
+    channels: tuple[str, ...] | None = None
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_protocol: DropProtocol = "channels"
+    # Draws the split and the dropped points; None means the seed of the run.
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+
+class TaskConfig(_Section):
+    """What is learned."""
+
+    kind: Literal["classify"] = "classify"
+
+
+class ModelConfig(_Section):
+    """Which model, and how large."""
+
+    name: ModelName = "lnsde"
+    form: Form = "paper"
+    noise: SharedNoise = "diagonal"
+    # Whether the drift of neural-sde sees the series after its start.
+    controlled: bool = False
+    hidden: PositiveInt = 32
+    width: PositiveInt = 32
+    layers: PositiveInt = 2
+    # Extra channels that tell where something was observed.
+    intensity: Intensity = "none"
+    readout: ReadOut = "mean"
+    outputs: PositiveInt = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    # Noise on the observations while training, in deviations of a channel.
+    input_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+
+
+class SolverConfig(_Section):
+    """How the model is solved; None leaves the choice to the model."""
+
+    method: str | None = None
+    step: PositiveFloat | None = None
+    rtol: PositiveFloat = 1e-3
+    atol: PositiveFloat = 1e-6
+    adjoint: Literal["recompute", "direct"] = "recompute"
+    max_steps: PositiveInt = 4096
+
+
+class OptimConfig(_Section):
+    """The optimiser, Adam, and its schedule over the epochs."""
+
+    lr: PositiveFloat = 1e-2
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: PositiveFloat | None = 1.0
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class TrainConfig(_Section):
+    """The loop: budget, selection, seeds and device."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = 32
+    # Noise paths per series whose class probabilities an evaluation averages.
+    eval_paths: PositiveInt = 4
+    monitor: Metric = "log_loss"
+    # Epochs without a better validation metric before stopping; None: never.
+    patience: PositiveInt | None = 30
+    # At most this many batches of each part per pass; None: all.
+    limit_batches: PositiveInt | None = None
+    device: str = "auto"
+    # Threads of torch on the CPU: one is fastest for small networks. 0: torch's own.
+    threads: Annotated[int, Field(ge=0)] = 1
+
+
+class LogConfig(_Section):
+    """What a run leaves behind and where."""
+
+    out: str | None = None
+    # Training steps between two lines of metrics.jsonl.
+    every: PositiveInt = 10
+    plots: bool = True
+
+
+class Config(_Section):
+    """Everything that decides a run."""
+
+    data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
+    model: ModelConfig = ModelConfig()
+    solver: SolverConfig = SolverConfig()
+    # Name -> weight, a number or "start:end" for an exponential schedule.
+    regularizers: dict[str, float | str] = {}
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    log: LogConfig = LogConfig()
+
+    @field_validator("regularizers")
+    @classmethod
+    def _check_regularizers(
+        cls, value: dict[str, float | str]
+    ) -> dict[str, float | str]:
+        checked: dict[str, float | str] = {}
+        for name, weight in value.items():
+            if name not in REGULARIZERS:
+                raise ValueError(unknown_name("regularizer", name, REGULARIZERS))
+            ends = weight_ends(name, weight)
+            checked[name] = ends[0] if len(ends) == 1 else f"{ends[0]:g}:{ends[1]:g}"
+        return checked
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of the split and of the dropped points."""
+        return self.train.seed if self.data.seed is None else self.data.seed
+
+
+def weight_ends(name: str, weight: float | str) -> tuple[float, ...]:
+    """The weight of a regularizer as one number, or as start and end of a schedule.
+
+    Raises `ValueError` for anything but a finite number >= 0 or `start:end` of two
+    positive ones.
+    """
+    try:
+        ends = tuple(float(end) for end in str(weight).split(":"))
+    except ValueError:
+        ends = ()
+    good = len(ends) in (1, 2) and all(0 <= end < float("inf") for end in ends)
+    if not good or (len(ends) == 2 and min(ends) == 0):
+        raise ValueError(
+            f"weight of {name}: expected a number >= 0, or start:end of two positive "
+            f"numbers, got {weight!r}"
+        )
+    return ends
