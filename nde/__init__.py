@@ -1,3 +1,3 @@
-"""Neural differential equations in PyTorch: solvers that show their work, and models on them."""
+"""Neural differential equations in PyTorch: solvers that show what they did."""
 
 __version__ = "0.1.0"
