@@ -14,8 +14,8 @@ from nde.solvers import (
 
 DEFAULT_ODE_METHOD = "tsit5"
 DEFAULT_SDE_METHOD = "euler"
-# A twentieth of a time axis scaled to length one.
-DEFAULT_SDE_STEP = 0.05
+# A tenth of a time axis scaled to length one.
+DEFAULT_SDE_STEP = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SolverSettings:
         method: a name from `nde.solvers.ODE_METHODS` or `SDE_METHODS`; None is "tsit5"
             for an ODE and "euler" for an SDE.
         step: fixed step length, in units of the layer's time. None is adaptive steps
-            for an ODE and 0.05 for an SDE.
+            for an ODE and 0.1 for an SDE.
         rtol: relative tolerance; with fixed steps it only normalises error estimates.
         atol: absolute tolerance, likewise.
         adjoint: "recompute" (memory of the states alone) or "direct" (autograd through

@@ -52,8 +52,8 @@ class ModelConfig(_Section):
     noise: SharedNoise = "diagonal"
     # Whether the drift of neural-sde sees the series after its start.
     controlled: bool = False
-    hidden: PositiveInt = 32
-    width: PositiveInt = 32
+    hidden: PositiveInt = 64
+    width: PositiveInt = 64
     layers: PositiveInt = 2
     # Extra channels that tell where something was observed.
     intensity: Intensity = "none"
@@ -61,7 +61,7 @@ class ModelConfig(_Section):
     outputs: PositiveInt = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     # Noise on the observations while training, in deviations of a channel.
-    input_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    input_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.7
 
 
 class SolverConfig(_Section):
@@ -78,11 +78,11 @@ class SolverConfig(_Section):
 class OptimConfig(_Section):
     """The optimiser, Adam, and its schedule over the epochs."""
 
-    lr: PositiveFloat = 1e-2
+    lr: PositiveFloat = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: PositiveFloat | None = 1.0
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class TrainConfig(_Section):
@@ -94,8 +94,9 @@ class TrainConfig(_Section):
     # Noise paths per series whose class probabilities an evaluation averages.
     eval_paths: PositiveInt = 4
     monitor: Metric = "log_loss"
-    # Epochs without a better validation metric before stopping; None: never.
-    patience: PositiveInt | None = 30
+    # Epochs without a better validation metric before stopping; None: never, so that
+    # a cosine schedule runs to its end.
+    patience: PositiveInt | None = None
     # At most this many batches of each part per pass; None: all.
     limit_batches: PositiveInt | None = None
     device: str = "auto"

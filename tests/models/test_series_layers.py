@@ -270,7 +270,7 @@ def test_a_method_without_an_estimate_cannot_be_regularized() -> None:
 
 def test_settings_are_completed_and_checked() -> None:
     assert LinearNoiseSDE(3, 5).solver.method == "euler"
-    assert LinearNoiseSDE(3, 5).solver.step == 0.05
+    assert LinearNoiseSDE(3, 5).solver.step == 0.1
     assert ControlledODE(3, 5).ode.solver.method == "tsit5"
     with pytest.raises(ValueError, match="does not solve SDEs"):
         LangevinSDE(3, 5, solver=SolverSettings(method="tsit5"))
