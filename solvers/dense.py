@@ -26,9 +26,11 @@ def locate(problem: Problem, tape: Tape, times: Tensor) -> tuple[Tensor, Tensor]
         step = torch.searchsorted(edges, times)
     else:
         step = torch.searchsorted(edges, times, right=True) - 1
-    found = (step >= 0) & (step < tape.accepted.unsqueeze(1))
-    step = step.clamp(0, max(tape.index.shape[0] - 1, 0))
-    if tape.index.shape[0] == 0:
+    # The last step holds its end even where rounding puts t + h just before it.
+    last = tape.accepted.unsqueeze(1) - 1
+    found = (step >= 0) & (last >= 0) & (times <= tape.t_end.unsqueeze(1))
+    step = torch.minimum(step, last).clamp_min(0)
+    if tape.steps == 0:
         return step, found
     return tape.index.gather(0, step.t()).t(), found
 
@@ -67,6 +69,10 @@ def pick(
     """
     owners, k = times.shape
     parts = owners // max(problem.rows, 1)
+    if tape.slots.numel() == 0:
+        none = polynomials.new_zeros(0)
+        empty = polynomials.new_zeros((0, 2, problem.y0.shape[1] // max(parts, 1)))
+        return torch.zeros_like(times, dtype=torch.bool), empty, none, none
     entry, found = locate(problem, tape, times.reshape(problem.rows, -1))
     entry, found = entry.reshape(owners, k), found.reshape(owners, k)
     slot = tape.slot[entry]

@@ -60,9 +60,9 @@ def last_good_steps(problem: Problem, plan: Schedule) -> Tensor:
 
 def cut_short(plan: Schedule, steps: Tensor) -> Schedule:
     """A plan whose rows rest after so many steps."""
-    most = int(steps.max())
-    number = torch.arange(most, device=steps.device).unsqueeze(1)
-    taken = number < steps
+    number = torch.arange(plan.steps, device=steps.device).unsqueeze(1)
+    most = int(((number < steps) & (plan.h > 0)).any(dim=1).sum())
+    taken = number[:most] < steps
     last = plan.t.gather(0, steps.clamp_max(plan.steps - 1).unsqueeze(0))
     t = torch.where(taken, plan.t[:most], last)
     noise = plan.noise

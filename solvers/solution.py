@@ -117,9 +117,13 @@ class Solution:
                 "solve with gradients enabled"
             )
         entry = tape.index.gather(0, number.unsqueeze(0)).squeeze(0)
-        t = -tape.t[entry] if layout.reverse else tape.t[entry]
-        y = layout.structure.unflatten(layout.to_batch(tape.y[entry]))
-        return t, tape.h[entry], y
+        # A row without such a step rests where it ended.
+        there = number < tape.accepted
+        t = torch.where(there, tape.t[entry], tape.t_end)
+        h = torch.where(there, tape.h[entry], 0.0)
+        flat = torch.where(there.unsqueeze(1), tape.y[entry], tape.y_end)
+        y = layout.structure.unflatten(layout.to_batch(flat))
+        return -t if layout.reverse else t, h, y
 
     def first_step(self, t: Tensor, y: State) -> Tensor:
         """The step with which a solve would set out from `y` at `t`: `(rows,)`.
@@ -165,7 +169,7 @@ class Solution:
         """
         problem, layout = self.record.problem, self.record.layout
         start = self._engine_time(t)
-        flat = layout.to_engine(y, "y")
+        flat = layout.to_engine(y, "y").contiguous()
         length = h.detach().to(start.dtype)
         noise = None
         if isinstance(problem.term, BoundSDE):
@@ -223,8 +227,15 @@ def read_times(t: Tensor, name: str, layout: Layout, t0: Tensor, t1: Tensor) -> 
     outside = (times < t0.unsqueeze(1) - slack) | (times > t1.unsqueeze(1) + slack)
     if bool((outside | ~torch.isfinite(times)).any()):
         raise ValueError(f"{name} lies outside the interval of the solve, or is NaN")
+    return snap(times, t0, t1).contiguous()
+
+
+def snap(times: Tensor, t0: Tensor, t1: Tensor) -> Tensor:
+    """Times `(rows, k)` inside [t0, t1]; what is t1 but for rounding becomes t1."""
+    ulp = 8.0 * torch.finfo(t1.dtype).eps * torch.maximum(t0.abs(), t1.abs())
     times = torch.maximum(times, t0.unsqueeze(1))
-    return torch.minimum(times, t1.unsqueeze(1)).contiguous()
+    late = times > (t1 - ulp).unsqueeze(1)
+    return torch.where(late & (t1 > t0).unsqueeze(1), t1.unsqueeze(1), times)
 
 
 def unflatten_reads(layout: Layout, flat: Tensor) -> State:

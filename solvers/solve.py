@@ -30,6 +30,7 @@ from nde.solvers.solution import (
     Record,
     Solution,
     read_times,
+    snap,
     stats_of,
     unflatten_reads,
 )
@@ -90,6 +91,11 @@ def solve(
     adjoint = Recompute() if adjoint is None else adjoint
     _check_options(controller, adjoint, batch, max_steps)
     stepper = _stepper(term, method, controller, noise)
+    if dense and isinstance(term, SDETerm):
+        raise ValueError(
+            "dense=True keeps interpolants, which a path of an SDE does not have; put "
+            "the times in ts or probe_times"
+        )
     structure = structure_of(y0)
     ts, reverse = _check_times(ts, structure.batch, term)
     if batch == "shared" and ts.ndim == 2:
@@ -97,21 +103,23 @@ def solve(
             f"batch='shared' ties all samples to one time, but ts has shape "
             f"{tuple(ts.shape)}; pass ts as (T,), or batch='per_sample'"
         )
-    layout = Layout(structure, batch == "shared", reverse)
+    # On one grid nothing is decided per sample; an SDE lands on each sample's probes.
+    fixed = isinstance(controller, FixedSteps)
+    own_probes = probe_times is not None and probe_times.ndim == 2
+    common = ts.ndim == 1 and not (own_probes and isinstance(term, SDETerm))
+    common = fixed and common
+    layout = Layout(structure, batch == "shared", reverse, common)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
     engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
     reads = ts.to(device=engine_y0.device, dtype=torch.float64)
     reads = -reads if reverse else reads
     reads = reads.expand(layout.rows, -1) if reads.ndim == 1 else reads
     t0, t1 = reads[:, 0].contiguous(), reads[:, -1].contiguous()
+    reads = snap(reads, t0, t1)
     all_reads, probes = reads, None
     if probe_times is not None:
         probes = read_times(probe_times, "probe_times", layout, t0, t1)
         all_reads = torch.cat([reads, probes.reshape(layout.rows, -1)], dim=1)
-    # On one grid nothing is decided per sample; an SDE lands on each sample's probes.
-    fixed = isinstance(controller, FixedSteps)
-    own_probes = probe_times is not None and probe_times.ndim == 2
-    common = ts.ndim == 1 and not (own_probes and isinstance(term, SDETerm))
     problem = Problem(
         term=bind(term, layout),
         stepper=stepper,
@@ -120,7 +128,7 @@ def solve(
         t1=t1,
         y0=engine_y0,
         reads=all_reads.contiguous(),
-        common=fixed and common,
+        common=common,
         dense=dense,
         keep=torch.is_grad_enabled(),
         max_steps=max_steps,

@@ -88,12 +88,13 @@ class Layout:
     """How the engine's rows stand for the user's batch.
 
     `shared`: one row for the whole batch. `reverse`: the engine's time is minus the
-    user's.
+    user's. `common`: the user's functions see one time for all samples.
     """
 
     structure: Structure
     shared: bool
     reverse: bool
+    common: bool = False
 
     @property
     def rows(self) -> int:
@@ -116,10 +117,14 @@ class Layout:
         Called at every stage, so the common state, one real tensor, has a short way.
         """
         structure, shared, reverse = self.structure, self.shared, self.reverse
+        # One sample is stepped with times that are plain numbers.
+        alone = structure.batch == 1 and not shared and not self.common
 
         def watched(t: Tensor, y: Tensor, state: State) -> State:
             if shared and t.ndim:
                 t = t[0]
+            elif alone and not t.ndim:
+                t = t.unsqueeze(0)
             if reverse:
                 t = -t
             if y.is_inference():

@@ -66,6 +66,7 @@ class _Recompute(torch.autograd.Function):
         tape = replay.tape
         # Fresh tensors: an output that the node itself holds would never be freed.
         ctx.replay = replay
+        ctx.versions = [tensor._version for tensor in replay.captured]
         ctx.set_materialize_grads(False)
         return (
             tape.y_end.clone(),
@@ -78,6 +79,13 @@ class _Recompute(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         replay: _Replay = ctx.replay
+        now = [tensor._version for tensor in replay.captured]
+        if now != ctx.versions:
+            raise RuntimeError(
+                "a tensor that the term uses was changed in place between the solve "
+                "and its backward pass, which repeats the steps; call backward() "
+                "before the optimizer's step, or solve with adjoint=Direct()"
+            )
         g_end, g_polynomials, g_error, g_stiffness = grads
         tape = replay.tape
         y_grad = torch.zeros_like(tape.y_end) if g_end is None else g_end

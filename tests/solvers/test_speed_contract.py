@@ -154,7 +154,7 @@ def fixed_steps(term_of: object, method: str, count: int) -> Launches:
 
 
 @pytest.mark.parametrize(
-    ("method", "budget"), [("euler", 6), ("midpoint", 8), ("rk4", 12), ("tsit5", 31)]
+    ("method", "budget"), [("euler", 4), ("midpoint", 6), ("rk4", 10), ("tsit5", 31)]
 )
 def test_fixed_grids_never_ask_the_device(method: str, budget: int) -> None:
     short, long = (
@@ -166,7 +166,7 @@ def test_fixed_grids_never_ask_the_device(method: str, budget: int) -> None:
     assert long.syncs == short.syncs
 
 
-@pytest.mark.parametrize(("method", "budget"), [("euler", 6), ("heun", 19)])
+@pytest.mark.parametrize(("method", "budget"), [("euler", 4), ("heun", 18)])
 def test_noise_is_drawn_in_one_call(method: str, budget: int) -> None:
     interpretation = "ito" if method == "euler" else "stratonovich"
 
