@@ -13,7 +13,7 @@ from nde.solvers import Solution
 from nde.solvers.control import HermiteCubic
 
 Intensity = Literal["none", "counts", "mask"]
-ReadOut = Literal["end", "mean", "states"]
+ReadOut = Literal["end", "mean"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,7 @@ class SeriesClassifier(nn.Module):
         intensity: channels that tell where something was observed: "none"; "counts",
             log(1 + observations so far) per channel; "mask", 1 or 0 per channel.
         readout: "end", the last state; "mean", the last state and the mean over
-            `outputs` equally spaced times after the first; "states", the states there
-            side by side.
+            `outputs` equally spaced times after the first.
         outputs: number of those times.
         width: hidden size of the read-out; None is the size of the state.
         dropout: rate on the read-out's hidden layer.
@@ -74,8 +73,8 @@ class SeriesClassifier(nn.Module):
             raise ValueError(
                 f"intensity is {intensity!r}; use 'none', 'counts' or 'mask'"
             )
-        if readout not in ("end", "mean", "states"):
-            raise ValueError(f"readout is {readout!r}; use 'end', 'mean' or 'states'")
+        if readout not in ("end", "mean"):
+            raise ValueError(f"readout is {readout!r}; use 'end' or 'mean'")
         if classes < 2 or outputs < 1:
             raise ValueError(
                 f"a classifier needs classes >= 2 and outputs >= 1, received classes "
@@ -89,7 +88,7 @@ class SeriesClassifier(nn.Module):
         self.stochastic = layer.stochastic
         self.intensity, self.readout, self.outputs = intensity, readout, outputs
         self.input_noise = input_noise
-        states = {"end": 1, "mean": 2, "states": outputs}[readout]
+        states = 1 if readout == "end" else 2
         width = layer.hidden if width is None else width
         self.head = nn.Sequential(
             nn.Linear(layer.hidden * states, width),
@@ -130,9 +129,7 @@ class SeriesClassifier(nn.Module):
         ts = torch.where(share < 1, start + (end - start) * share, end)
         out: LayerOutput = self.layer(path, ts, seed=seed, progress=progress)
         state = out.final
-        if self.readout == "states":
-            state = out.ys[:, 1:].flatten(1)
-        elif self.readout == "mean":
+        if self.readout == "mean":
             state = torch.cat([state, out.ys[:, 1:].mean(dim=1)], dim=-1)
         return ClassifierOutput(
             logits=self.head(state),
