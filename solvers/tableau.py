@@ -15,10 +15,15 @@ class ButcherTableau:
     """An explicit Runge-Kutta method.
 
     `a` holds one row per stage after the first; `b_error` the embedded difference
-    b - b_hat, taken directly so that no digits cancel; `dense[i][j]` the coefficient of
-    theta**(j + 1) in the weight of stage i, so y(theta) = y + h sum_i b_i(theta) k_i;
-    `stiffness_pair` two stages at equal time; `stability` the extent of the stability
-    region on the negative real axis. Hairer, Norsett, Wanner, *Solving ODEs I*, II.4-6.
+    b - b_hat, taken directly so that no digits cancel, and `b_error_coarse` that of a
+    second, lower embedded solution, for methods that combine the two; `dense[i][j]` the
+    coefficient of theta**(j + 1) in the weight of stage i, so
+    y(theta) = y + h sum_i b_i(theta) k_i. `extra_c` and `extra_a` are stages that only
+    `dense` needs: they follow the others, and are evaluated where a step is read
+    inside. `stiffness_pair` two stages at equal time; `stability` the extent of the
+    stability region on the negative real axis; `gains` the proportional, integral and
+    derivative gain that the method is usually controlled with. Hairer, Norsett, Wanner,
+    *Solving ODEs I*, II.4-6.
 
     Raises ValueError if rows and nodes, weights or the interpolant disagree.
     """
@@ -33,24 +38,35 @@ class ButcherTableau:
     stability: float
     b_error: tuple[float, ...] | None = None
     error_order: int | None = None
+    b_error_coarse: tuple[float, ...] | None = None
+    extra_c: tuple[float, ...] = ()
+    extra_a: tuple[tuple[float, ...], ...] = ()
     stiffness_pair: tuple[int, int] | None = None
+    gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
 
     def __post_init__(self) -> None:
         s = len(self.c)
-        if len(self.a) != s - 1 or len(self.b) != s or len(self.dense) != s:
-            raise ValueError(f"{self.name}: lengths of a, b, c, dense disagree")
-        for i, row in enumerate(self.a, start=1):
-            if len(row) != i or not _close(math.fsum(row), self.c[i]):
+        if len(self.a) != s - 1 or len(self.b) != s:
+            raise ValueError(f"{self.name}: lengths of a, b, c disagree")
+        nodes, rows = (*self.c, *self.extra_c), (*self.a, *self.extra_a)
+        if len(rows) != len(nodes) - 1 or len(self.dense) != len(nodes):
+            raise ValueError(f"{self.name}: lengths of extra_a, extra_c, dense differ")
+        for i, row in enumerate(rows, start=1):
+            if len(row) != i or not _close(math.fsum(row), nodes[i]):
                 raise ValueError(f"{self.name}: row {i} of a does not sum to c[{i}]")
         if not _close(math.fsum(self.b), 1.0):
             raise ValueError(f"{self.name}: b does not sum to 1")
-        for weight, row in zip(self.b, self.dense, strict=True):
+        ends = (*self.b, *(0.0 for _ in self.extra_c))
+        for weight, row in zip(ends, self.dense, strict=True):
             if not _close(math.fsum(row), weight):
                 raise ValueError(f"{self.name}: the interpolant does not end in b")
         if (self.b_error is None) != (self.error_order is None):
             raise ValueError(f"{self.name}: b_error and error_order go together")
-        if self.b_error is not None and not _close(math.fsum(self.b_error), 0.0):
-            raise ValueError(f"{self.name}: b_error does not sum to 0")
+        for weights in (self.b_error, self.b_error_coarse):
+            if weights is None:
+                continue
+            if len(weights) != s or not _close(math.fsum(weights), 0.0):
+                raise ValueError(f"{self.name}: an error row does not sum to 0")
         if self.stiffness_pair is not None:
             i, j = self.stiffness_pair
             if self.c[i] != self.c[j]:
@@ -77,14 +93,17 @@ class TableauTensors:
     """A tableau on a device.
 
     Nodes `c (stages, 1)` in float64 and `c_state (stages,)` in the dtype of the state,
-    one weight vector per combination, and `dense (degree, stages)`.
+    one weight vector per combination, and `dense (degree, stages and extra stages)`;
+    `a` goes on through the extra stages, whose nodes are `extra_c`.
     """
 
     c: Tensor
     c_state: Tensor
+    extra_c: Tensor
     a: tuple[Tensor, ...]
     b: Tensor
     b_error: Tensor | None
+    b_error_coarse: Tensor | None
     dense: Tensor
 
 
@@ -103,9 +122,15 @@ def on_device(
         return TableauTensors(
             c=torch.tensor(tableau.c, dtype=torch.float64, device=device)[:, None],
             c_state=tensor(tableau.c),
-            a=tuple(tensor(row) for row in tableau.a),
+            extra_c=torch.tensor(tableau.extra_c, dtype=torch.float64, device=device),
+            a=tuple(tensor(row) for row in (*tableau.a, *tableau.extra_a)),
             b=tensor(tableau.b),
             b_error=None if tableau.b_error is None else tensor(tableau.b_error),
+            b_error_coarse=(
+                None
+                if tableau.b_error_coarse is None
+                else tensor(tableau.b_error_coarse)
+            ),
             dense=tensor(tableau.dense).t().contiguous(),
         )
 
