@@ -60,21 +60,15 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         soft = torch.minimum(h_next, 0.5 * remaining)
         h = torch.where(h_next < remaining, soft, remaining)
         dt = h.to(y.dtype).unsqueeze(1)
-        out = stepper.step(
-            problem.term, problem.t1 - remaining, y, Increment(dt), carry, stages
-        )
+        t = problem.t1 - remaining
+        out = stepper.step(problem.term, t, y, Increment(dt), carry, stages)
         error = problem.error_ratio(y, out)
         accept, h_next, history = controller.adapt(h, error, history, order)
         read = None
         if recorder.reads_inside:
             assert out.stages is not None
             read = out.stages.all()
-        recorder.add(
-            (remaining, h, accept, error, problem.stiffness(y, out)),
-            y,
-            carry,
-            read,
-        )
+        recorder.add((t, h, accept, error, problem.stiffness(y, out)), y, carry, read)
         wide = accept.unsqueeze(1)
         y = torch.where(wide, out.y1, y)
         carry = tuple(
@@ -144,6 +138,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         ):
             slots.append(len(times))
             assert out.stages is not None
+            stepper.extend(problem.term, t, y, Increment(h), stages)
             polynomials.append(problem.polynomials(y, out.stages.all()))
         times.append((t, h, error))
         stiffness.append(problem.stiffness(y, out))

@@ -39,8 +39,8 @@ class Schedule:
         w = None if self.noise is None else self.noise[j]
         if self.shared is not None:
             t, h = self.shared[j]
-            return t, Increment(h, w)
-        return self.t[j], Increment(self.h[j].to(dtype).unsqueeze(1), w)
+            return t, Increment(h, w, j)
+        return self.t[j], Increment(self.h[j].to(dtype).unsqueeze(1), w, j)
 
 
 def schedule(
@@ -131,7 +131,9 @@ def march(
         if out.stiffness is not None:
             stiffness.append(out.stiffness)
         if slot_rows[j].numel():
-            polynomials.append(problem.polynomials_of(slot_rows[j], y, out))
+            polynomials.append(
+                problem.polynomials_of(slot_rows[j], t, y, inc, out, stages)
+            )
         if problem.keep:
             states.append(y.detach())
             carries.append(tuple(part.detach() for part in carry))

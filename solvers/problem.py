@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from nde.solvers.controller import Controller
+from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
 from nde.solvers.term import Bound
-from nde.solvers.types import StepOut
+from nde.solvers.types import Increment, Step, StepOut
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,16 @@ class Problem:
         """Tolerance-normalised RMS of a step's error estimate: `(rows,)`."""
         if out.error is None:
             return y.new_full((y.shape[0],), torch.nan)
-        return self.controller.tolerances.ratio(out.error, y, out.y1)
+        tolerances = self.controller.tolerances
+        ratio = tolerances.ratio(out.error, y, out.y1)
+        if out.error_coarse is None:
+            return ratio
+        # Hairer's combination of two estimates (DOP853): Hairer, Norsett, Wanner I,
+        # II.10, eq. 10.17.
+        coarse = tolerances.ratio(out.error_coarse, y, out.y1)
+        floor = torch.finfo(ratio.dtype).tiny
+        both = (ratio.square() + 0.01 * coarse.square()).clamp_min(floor).sqrt()
+        return ratio.square() / both
 
     def stiffness(self, y: Tensor, out: StepOut) -> Tensor:
         """A step's stiffness estimate: `(rows,)`."""
@@ -81,7 +91,16 @@ class Problem:
         powers = self.stepper.interpolant(stages.transpose(0, 1))
         return torch.cat([y.unsqueeze(1), powers], dim=1)
 
-    def polynomials_of(self, rows: Tensor, y: Tensor, out: StepOut) -> Tensor:
-        """`polynomials` of some rows of one step."""
-        stages = out.stages.all()[:, rows] if out.stages is not None else None
-        return self.polynomials(y[rows], stages)
+    def polynomials_of(
+        self,
+        rows: Tensor,
+        t: Step,
+        y: Tensor,
+        inc: Increment,
+        out: StepOut,
+        stages: Stages | None,
+    ) -> Tensor:
+        """`polynomials` of some rows of one step; `stages` its workspace."""
+        self.stepper.extend(self.term, t, y, inc, stages)
+        k = None if out.stages is None else out.stages.all()[:, rows]
+        return self.polynomials(y[rows], k)

@@ -17,7 +17,8 @@ from nde.solvers.types import Increment, Step, StepOut
 class ExplicitRungeKutta:
     """Any explicit Runge-Kutta method; the tableau is all that differs.
 
-    Error: h sum_i (b_i - b_hat_i) k_i. Stiffness: |k_i - k_j| / |g_i - g_j| for two
+    Error: h sum_i (b_i - b_hat_i) k_i, twice for methods with two embedded solutions.
+    Stiffness: |k_i - k_j| / |g_i - g_j| for two
     stages at equal time with inputs g, about the largest eigenvalue of the Jacobian
     (Shampine 1977; Hairer and Wanner, *Solving ODEs II*, p. 22).
     """
@@ -45,6 +46,14 @@ class ExplicitRungeKutta:
         return True
 
     @property
+    def gains(self) -> tuple[float, float, float]:
+        return self.tableau.gains
+
+    @property
+    def extra_evaluations(self) -> int:
+        return len(self.tableau.extra_c)
+
+    @property
     def start_evaluations(self) -> int:
         return 1 if self.tableau.fsal else 0
 
@@ -63,6 +72,18 @@ class ExplicitRungeKutta:
         dense = on_device(self.tableau, k.device, k.dtype).dense
         # One product per step: a single large one would round by the batch's size.
         return torch.bmm(dense.expand(k.shape[0], -1, -1), k)
+
+    def extend(
+        self, term: Bound, t: Step, y: Tensor, inc: Increment, stages: Stages | None
+    ) -> None:
+        if not self.tableau.extra_c:
+            return
+        assert stages is not None
+        nodes = on_device(self.tableau, y.device, y.dtype).extra_c
+        h = inc.dt if isinstance(inc.dt, float) else inc.dt.squeeze(1)
+        for i, node in enumerate(nodes.unbind(0), start=self.tableau.stages):
+            time = (node * h + t).to(y.dtype)
+            stages.append(term.f(time, stages.input(y, inc.dt, i)))
 
     def step(
         self,
@@ -99,6 +120,9 @@ class ExplicitRungeKutta:
             stiffness=stiffness,
             carry=(stages.last(),) if tableau.fsal else (),
             stages=stages,
+            error_coarse=(
+                None if tableau.b_error_coarse is None else stages.error_coarse(h)
+            ),
         )
 
 

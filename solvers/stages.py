@@ -36,6 +36,12 @@ class Stages(Protocol):
     def error(self, h: Step) -> Tensor:
         """h sum_j b_error[j] k_j."""
 
+    def error_coarse(self, h: Step) -> Tensor:
+        """h sum_j b_error_coarse[j] k_j."""
+
+    def load(self, k: Tensor) -> None:
+        """Take over the stages of a step from what `all` gave."""
+
     def last(self) -> Tensor:
         """The newest stage derivative, safe to keep beyond the step."""
 
@@ -56,7 +62,8 @@ class StageBuffer:
     """Stages in one preallocated buffer."""
 
     def __init__(self, tableau: ButcherTableau, y: Tensor) -> None:
-        stages, size = tableau.stages, y.numel()
+        stages, size = tableau.stages + len(tableau.extra_c), y.numel()
+        self._stages = tableau.stages
         self._numbers: TableauTensors = on_device(tableau, y.device, y.dtype)
         self._shape, self._size = y.shape, size
         padded = y.new_zeros((stages, _padded(size)))
@@ -88,6 +95,15 @@ class StageBuffer:
         weights = self._numbers.b_error
         assert weights is not None
         return self._weighted(self._count, weights).mul_(h)
+
+    def error_coarse(self, h: Step) -> Tensor:
+        weights = self._numbers.b_error_coarse
+        assert weights is not None
+        return self._weighted(self._count, weights).mul_(h)
+
+    def load(self, k: Tensor) -> None:
+        self._buffer.copy_(k)
+        self._count = self._stages
 
     def last(self) -> Tensor:
         return self._rows[self._count - 1].clone()
@@ -144,6 +160,16 @@ class StageStack:
         weights = self._numbers.b_error
         assert weights is not None
         return self._weighted(weights) * h
+
+    def error_coarse(self, h: Step) -> Tensor:
+        weights = self._numbers.b_error_coarse
+        assert weights is not None
+        return self._weighted(weights) * h
+
+    def load(self, k: Tensor) -> None:
+        self._k, self._flat = [], []
+        for stage in k:
+            self.append(stage)
 
     def last(self) -> Tensor:
         return self._k[-1]

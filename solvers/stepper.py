@@ -39,6 +39,14 @@ class Stepper(Protocol):
         """Whether steps can be read in between."""
 
     @property
+    def gains(self) -> tuple[float, float, float]:
+        """Proportional, integral and derivative gain it is usually controlled with."""
+
+    @property
+    def extra_evaluations(self) -> int:
+        """Vector-field calls more for a step that is read inside."""
+
+    @property
     def start_evaluations(self) -> int:
         """Vector-field calls before the first step."""
 
@@ -51,6 +59,11 @@ class Stepper(Protocol):
 
         `k (m, stages, dim)` to `(m, degree, dim)`, as `dense.py` reads them.
         """
+
+    def extend(
+        self, term: Bound, t: Step, y: Tensor, inc: Increment, stages: Stages | None
+    ) -> None:
+        """Add the stages that only the interpolant needs to those of a step."""
 
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
         """Where a run of steps keeps its stages; `graph` if autograd records them."""

@@ -25,11 +25,18 @@ class EulerMaruyama:
     has_stiffness: bool = False
     stability: float | None = None
     has_interpolant: bool = False
+    gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    extra_evaluations: int = 0
     start_evaluations: int = 0
     step_evaluations: int = 1
 
     def interpolant(self, k: Tensor) -> Tensor:
         raise AssertionError("a path of an SDE is not read inside its steps")
+
+    def extend(
+        self, term: Bound, t: Step, y: Tensor, inc: Increment, stages: Stages | None
+    ) -> None:
+        pass
 
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
         return None
@@ -67,11 +74,18 @@ class StratonovichHeun:
     has_stiffness: bool = False
     stability: float | None = None
     has_interpolant: bool = False
+    gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    extra_evaluations: int = 0
     start_evaluations: int = 0
     step_evaluations: int = 2
 
     def interpolant(self, k: Tensor) -> Tensor:
         raise AssertionError("a path of an SDE is not read inside its steps")
+
+    def extend(
+        self, term: Bound, t: Step, y: Tensor, inc: Increment, stages: Stages | None
+    ) -> None:
+        pass
 
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
         return None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.problem import Problem
+from nde.solvers.types import Increment
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Recorder:
         carry: tuple[Tensor, ...],
         stages: Tensor | None,
     ) -> None:
-        """One attempt: (remaining, h, accept, error, stiffness), and what it began at.
+        """One attempt: (t, h, accept, error, stiffness), and what it began at.
 
         `stages (stages, rows, dim)` where something may be read inside.
         """
@@ -141,14 +142,13 @@ class Recorder:
         """Pack the attempts so far."""
         if not self._attempts:
             return
-        remaining, h, accept, error, stiffness = (
+        t, h, accept, error, stiffness = (
             torch.stack(column) for column in zip(*self._attempts, strict=True)
         )
         moved = h > 0
         accept = accept & moved
         picked = accept.view(-1).nonzero().view(-1)
         step = self.accepted + accept.cumsum(0) - 1
-        t = self._problem.t1 - remaining
         row = picked % self._problem.rows
         columns = (step, t, h, error, stiffness)
         step, *numbers = (_pick(column, picked) for column in columns)
@@ -166,6 +166,8 @@ class Recorder:
                 wanted = accept & self._hit(torch.where(accept, t + h, t))
             k, row = wanted.nonzero(as_tuple=True)
             step = self.accepted[row] - accept.flip(0).cumsum(0).flip(0)[k, row]
+            if self._problem.stepper.extra_evaluations:
+                self._extend(wanted, t, h)
             stages = torch.stack(self._stages)[k, :, row].transpose(0, 1)
             states = torch.stack(self._states)[k, row]
             self._slots.append((step, row, self._problem.polynomials(states, stages)))
@@ -214,6 +216,18 @@ class Recorder:
             rejected=self.rejected,
             status=status,
         )
+
+    def _extend(self, wanted: Tensor, t: Tensor, h: Tensor) -> None:
+        """Add the stages that only the interpolant needs, where an attempt is read."""
+        stepper, term = self._problem.stepper, self._problem.term
+        for k in wanted.any(dim=1).nonzero().view(-1).tolist():
+            y = self._states[k]
+            workspace = stepper.workspace(y, graph=False)
+            assert workspace is not None
+            workspace.load(self._stages[k])
+            dt = h[k].to(y.dtype).unsqueeze(1)
+            stepper.extend(term, t[k], y, Increment(dt), workspace)
+            self._stages[k] = workspace.all()
 
     def _hit(self, ends: Tensor) -> Tensor:
         """Which attempts hold a read that was not found before: `(attempts, rows)`."""

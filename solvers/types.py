@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from nde.solvers.stages import Stages
 
 # A length of time: one number when the whole state shares the step and the host knows
 # it, else one entry per sample, `(batch, 1)`, in the dtype of the state.
@@ -28,10 +25,22 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Increment:
-    """What drives one step: elapsed time `dt`, and the Brownian increment `w`."""
+    """What drives one step: elapsed time `dt`, and the Brownian increment `w`.
+
+    `index` counts the steps before this one where the steps are known beforehand, which
+    is what a multistep method starts by.
+    """
 
     dt: Step
     w: Tensor | None = None
+    index: int = 0
+
+
+class Readable(Protocol):
+    """Stage derivatives that an interpolant can be made of."""
+
+    def all(self) -> Tensor:
+        """Every stage derivative of the step, safe to keep: `(stages, rows, dim)`."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +50,16 @@ class StepOut:
     `y1 (batch, dim)` the new state; `error (batch, dim)` the embedded error estimate,
     None where the method has none; `stiffness (batch,)`, None where the method has no
     two stages at equal time; `carry` what the next step starts from; `stages` the stage
-    derivatives, valid until the next step.
+    derivatives, valid until the next step; `error_coarse (batch, dim)` a second
+    estimate, of lower order, for methods that combine two.
     """
 
     y1: Tensor
     error: Tensor | None
     stiffness: Tensor | None
     carry: tuple[Tensor, ...]
-    stages: Stages | None
+    stages: Readable | None
+    error_coarse: Tensor | None = None
 
 
 class SolveError(RuntimeError):

@@ -127,7 +127,9 @@ def _step_vjp(
         outputs: list[Tensor] = [out.y1, *out.carry]
         weights: list[Tensor] = [y_grad, *carry_grad]
         if g_polynomials is not None and g_polynomials.numel():
-            outputs.append(problem.polynomials_of(tape.slot_rows[j], y, out))
+            outputs.append(
+                problem.polynomials_of(tape.slot_rows[j], t, y, inc, out, stages)
+            )
             weights.append(g_polynomials)
         if g_error is not None and out.error is not None:
             outputs.append(problem.error_ratio(y, out))
