@@ -2,13 +2,14 @@
 
 from nde.solvers.adjoint import Direct, Recompute
 from nde.solvers.brownian import BrownianGrid
-from nde.solvers.controller import PID, FixedSteps
+from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
 from nde.solvers.solution import Solution, Stats
 from nde.solvers.solve import solve
 from nde.solvers.tableau import ButcherTableau
 from nde.solvers.term import ODETerm, SDETerm
 from nde.solvers.types import SolveError, Status
+from nde.solvers.watch import Event
 
 __all__ = [
     "ODE_METHODS",
@@ -17,6 +18,7 @@ __all__ = [
     "BrownianGrid",
     "ButcherTableau",
     "Direct",
+    "Event",
     "FixedSteps",
     "ODETerm",
     "Recompute",
@@ -25,5 +27,6 @@ __all__ = [
     "SolveError",
     "Stats",
     "Status",
+    "StepTo",
     "solve",
 ]

@@ -1,56 +1,18 @@
-"""Step-size control: error norms, the PID controller, fixed steps."""
+"""Step-size control: the PID controller, and steps that are given."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nde.solvers.tolerances import Norm, Tolerance, check_tolerances, constant
+
 # Ratios are floored here before they enter the history of a PI or PID controller, so
 # that one lucky step does not make the next one reckless.
 _RATIO_FLOOR = 1e-4
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """Relative and absolute tolerance.
-
-    Raises TypeError or ValueError if they are no finite numbers >= 0, or both zero.
-    """
-
-    rtol: float
-    atol: float
-
-    def __post_init__(self) -> None:
-        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            _number(name, value)
-            if not value >= 0.0 or math.isinf(value):
-                raise ValueError(f"{name} must be finite and >= 0, got {value}")
-        if self.rtol == 0.0 and self.atol == 0.0:
-            raise ValueError(
-                "rtol and atol cannot both be 0: no step would ever be accepted; set "
-                "one of them"
-            )
-
-    def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
-        """RMS of error / (atol + rtol max(|y0|, |y1|)) per row: `(rows,)`.
-
-        A step is good enough at 1 or below (Hairer, Norsett, Wanner I, eq. II.4.11).
-        """
-        size = torch.maximum(y0.abs(), y1.abs())
-        return _rms(
-            error / torch.add(_constant(self.atol, size), size, alpha=self.rtol)
-        )
-
-    def norm(self, value: Tensor, y: Tensor) -> Tensor:
-        """RMS of value / (atol + rtol |y|) per row."""
-        size = y.abs()
-        return _rms(
-            value / torch.add(_constant(self.atol, size), size, alpha=self.rtol)
-        )
 
 
 @dataclass(frozen=True)
@@ -59,30 +21,57 @@ class PID:
 
     h_next = h safety r_n^-(i+p+d)/k r_{n-1}^(p+2d)/k r_{n-2}^-d/k with r the error
     ratio of accepted steps and k the order of the error estimate, the factor clamped to
-    [factor_min, factor_max] (Soderlind 2003). The defaults are an I controller;
-    pcoeff=0.4, icoeff=0.3 is the PI controller common for order 5. `first_step` in
-    units of ts; None chooses it (Hairer, Norsett, Wanner I, II.4).
+    [factor_min, factor_max] (Soderlind 2003).
 
-    Raises TypeError or ValueError naming the argument.
+    Args:
+        rtol, atol: a number; a tensor that broadcasts to a state which is one tensor;
+            or the structure of y0 with numbers or tensors in it.
+        pcoeff, icoeff, dcoeff: gains. Without any, those the method is usually
+            controlled with; else the missing ones are 0. icoeff=1 is an I controller,
+            pcoeff=0.4, icoeff=0.3 the PI controller common for order 5.
+        safety, factor_min, factor_max: as above.
+        first_step: in units of ts; None chooses it (Hairer, Norsett, Wanner I, II.4).
+        min_step: a step of this length that still errs too much ends the sample with
+            `STEP_UNDERFLOW`; with `force_min_step` it is accepted as it is.
+        max_step: no step is longer.
+        step_t: times to land on, `(k,)` or per sample `(batch, k)`.
+        jump_t: times where the field jumps, likewise. A step ends just before each,
+            and the next begins just after it.
+        norm: reduces the scaled error, structured like y0, to one number per sample
+            `(batch,)`, or to one where the batch shares its steps. None is the RMS.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
     """
 
-    rtol: float = 1e-3
-    atol: float = 1e-6
-    pcoeff: float = 0.0
-    icoeff: float = 1.0
-    dcoeff: float = 0.0
+    rtol: Tolerance = 1e-3
+    atol: Tolerance = 1e-6
+    pcoeff: float | None = None
+    icoeff: float | None = None
+    dcoeff: float | None = None
     safety: float = 0.9
     factor_min: float = 0.2
     factor_max: float = 10.0
     first_step: float | None = None
+    min_step: float = 0.0
+    max_step: float = math.inf
+    force_min_step: bool = False
+    step_t: Tensor | None = None
+    jump_t: Tensor | None = None
+    norm: Norm | None = None
 
     def __post_init__(self) -> None:
-        Tolerances(self.rtol, self.atol)
+        check_tolerances(self.rtol, self.atol)
+        gains = []
         for name in ("pcoeff", "icoeff", "dcoeff"):
-            _number(name, getattr(self, name))
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
-        if not self.pcoeff + self.icoeff + self.dcoeff > 0.0:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            _number(name, value)
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+            gains.append(value)
+        if gains and not sum(gains) > 0.0:
             raise ValueError(
                 "pcoeff + icoeff + dcoeff must be > 0, else large errors would not "
                 f"shorten the step; got {self.pcoeff}, {self.icoeff}, {self.dcoeff}"
@@ -96,11 +85,51 @@ class PID:
             )
         if self.first_step is not None:
             _positive("first_step", self.first_step)
+        _number("min_step", self.min_step)
+        _number("max_step", self.max_step)
+        if not 0.0 <= self.min_step <= self.max_step or self.max_step == 0.0:
+            raise ValueError(
+                "min_step and max_step must hold 0 <= min_step <= max_step and "
+                f"max_step > 0, got {self.min_step} and {self.max_step}"
+            )
 
-    @cached_property
-    def tolerances(self) -> Tolerances:
-        """What errors are measured against."""
-        return Tolerances(self.rtol, self.atol)
+    def with_gains(self, gains: tuple[float, float, float]) -> PID:
+        """With the gains of a method where none were given."""
+        given = (self.pcoeff, self.icoeff, self.dcoeff)
+        if any(value is not None for value in given):
+            gains = tuple(value or 0.0 for value in given)  # type: ignore[assignment]
+        return replace(self, pcoeff=gains[0], icoeff=gains[1], dcoeff=gains[2])
+
+    @property
+    def bounds(self) -> bool:
+        """Whether steps have a least or a greatest length."""
+        return self.min_step > 0.0 or self.max_step < math.inf
+
+    def bound(
+        self, h: Tensor, h_next: Tensor, ratio: Tensor, accept: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep steps in their bounds: `(accept, h_next, stuck)`, each per row.
+
+        `stuck` where the shortest step allowed was not good enough.
+        """
+        shortest = h <= self.min_step
+        if self.force_min_step:
+            accept = accept | (shortest & torch.isfinite(ratio))
+        return (
+            accept,
+            h_next.clamp(self.min_step, self.max_step),
+            shortest & ~accept & (h > 0),
+        )
+
+    def bound_host(
+        self, h: float, h_next: float, ratio: float, accept: bool
+    ) -> tuple[bool, float, bool]:
+        """`bound` for one row known on the host."""
+        shortest = h <= self.min_step
+        if self.force_min_step:
+            accept = accept or (shortest and math.isfinite(ratio))
+        h_next = min(max(h_next, self.min_step), self.max_step)
+        return accept, h_next, shortest and not accept
 
     def begin(self, ratio: Tensor) -> tuple[Tensor, Tensor]:
         """History before the first step, one entry per row of `ratio`."""
@@ -115,7 +144,7 @@ class PID:
         # Powers as exponentials: `pow` rounds the last few elements of a tensor apart,
         # so that a sample's steps would depend on the size of its batch.
         log = torch.nan_to_num(ratio, nan=math.inf).log()
-        factor = torch.add(_constant(math.log(self.safety), log), log, alpha=power_n)
+        factor = torch.add(constant(math.log(self.safety), log), log, alpha=power_n)
         if power_1 or power_2:
             last, before = history
             factor = torch.add(factor, last, alpha=power_1)
@@ -149,6 +178,7 @@ class PID:
 
     def _powers(self, order: int) -> tuple[float, float, float]:
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        assert p is not None and i is not None and d is not None
         return -(i + p + d) / order, (p + 2.0 * d) / order, -d / order
 
 
@@ -158,41 +188,47 @@ class FixedSteps:
 
     For an ODE a uniform grid from the first time, its last step clipped to the end;
     for an SDE every interval between outputs is cut into equal steps no longer than
-    `step`. The tolerances only scale the error estimates that are recorded.
+    `step`. The grid also lands on `step_t` and around `jump_t`, as for `PID`. The
+    tolerances and the norm only scale the error estimates that are recorded.
 
     Raises TypeError or ValueError naming the argument.
     """
 
     step: float
-    rtol: float = 1e-3
-    atol: float = 1e-6
+    rtol: Tolerance = 1e-3
+    atol: Tolerance = 1e-6
+    step_t: Tensor | None = None
+    jump_t: Tensor | None = None
+    norm: Norm | None = None
 
     def __post_init__(self) -> None:
         _positive("step", self.step)
-        Tolerances(self.rtol, self.atol)
-
-    @cached_property
-    def tolerances(self) -> Tolerances:
-        """What errors are measured against."""
-        return Tolerances(self.rtol, self.atol)
+        check_tolerances(self.rtol, self.atol)
 
 
-Controller = PID | FixedSteps
+@dataclass(frozen=True)
+class StepTo:
+    """Steps from each time to the next.
+
+    `times (k,)` or per sample `(batch, k)`, in any order, NaN where a sample has fewer;
+    the ends of `ts` belong to the grid in any case, and what lies outside is left out.
+    The rest is as for `FixedSteps`.
+
+    Raises TypeError or ValueError naming the argument.
+    """
+
+    times: Tensor
+    rtol: Tolerance = 1e-3
+    atol: Tolerance = 1e-6
+    step_t: Tensor | None = None
+    jump_t: Tensor | None = None
+    norm: Norm | None = None
+
+    def __post_init__(self) -> None:
+        check_tolerances(self.rtol, self.atol)
 
 
-def _constant(value: float, like: Tensor) -> Tensor:
-    return _constant_on(value, like.device, like.dtype)
-
-
-@lru_cache(maxsize=256)
-def _constant_on(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(value, dtype=dtype, device=device)
-
-
-def _rms(value: Tensor) -> Tensor:
-    root = 1.0 / math.sqrt(max(value.shape[-1], 1))
-    return torch.mul(torch.linalg.vector_norm(value, dim=-1), root)
+Controller = PID | FixedSteps | StepTo
 
 
 def _number(name: str, value: object) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nde.solvers.problem import Problem
 from nde.solvers.tape import Tape
+from nde.solvers.types import Status
 
 
 def locate(problem: Problem, tape: Tape, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +74,8 @@ def pick(
         none = polynomials.new_zeros(0)
         empty = polynomials.new_zeros((0, 2, problem.y0.shape[1] // max(parts, 1)))
         return torch.zeros_like(times, dtype=torch.bool), empty, none, none
-    entry, found = locate(problem, tape, times.reshape(problem.rows, -1))
+    plain = times.detach().reshape(problem.rows, -1)
+    entry, found = locate(problem, tape, plain)
     entry, found = entry.reshape(owners, k), found.reshape(owners, k)
     slot = tape.slot[entry]
     found = found & (slot >= 0)
@@ -90,6 +92,8 @@ def read(
 ) -> Tensor:
     """The solution at `times` as for `pick`, NaN where it was not reached.
 
+    Where `times` carry a graph, so do the values read inside steps.
+
     `y_end (rows, dim)` and `polynomials (m, 1 + degree, dim)` may carry gradients.
     Returns `(owners, k, dim of an owner)`.
     """
@@ -101,7 +105,7 @@ def read(
         for value in (problem.t0, problem.t1, tape.status)
     )
     at_start = times <= t0
-    at_end = (times >= t1) & (status == 0)
+    at_end = (times >= t1) & (status == Status.SUCCESS)
     sources = [problem.y0.reshape(owners, dim), y_end.reshape(owners, dim)]
     sources.append(problem.y0.new_full((1, dim), torch.nan))
     owner = torch.arange(owners, device=times.device).unsqueeze(1).expand(owners, k)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nde.solvers.controller import Tolerances
 from nde.solvers.term import Bound
+from nde.solvers.tolerances import Tolerances
 
 EVALUATIONS = 1
 
@@ -25,14 +25,14 @@ def initial_step(
     Hairer, Norsett, Wanner, *Solving ODEs I*, II.4, p. 169; `order` is the power of h
     in the error estimate, `span (rows,)` the length of the interval.
     """
-    d0, d1 = tolerances.norm(y, y), tolerances.norm(k, y)
+    d0, d1 = tolerances.of(y, y), tolerances.of(k, y)
     small = (d0 < 1e-5) | (d1 < 1e-5)
     guess = torch.where(small, 1e-6, 0.01 * d0 / d1.clamp_min(1e-30))
     guess = torch.nan_to_num(guess, nan=1e-6, posinf=1e-6).to(t.dtype)
     guess = torch.minimum(guess, span)
     ahead = torch.addcmul(y, guess.to(y.dtype).unsqueeze(1), k)
     change = term.f((t + guess).to(y.dtype), ahead) - k
-    d2 = tolerances.norm(change, y) / guess
+    d2 = tolerances.of(change, y) / guess
     steepest = torch.maximum(d1.to(d2.dtype), d2)
     # Not `pow`, which rounds by the size of the batch.
     step = ((0.01 / steepest.clamp_min(1e-30)).log() / order).exp()

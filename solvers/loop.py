@@ -16,7 +16,10 @@ from torch import Tensor
 
 from nde.solvers.controller import PID
 from nde.solvers.initial_step import initial_step
+from nde.solvers.locate import Held, crossings, settle
 from nde.solvers.problem import Problem
+from nde.solvers.schedule import restarted
+from nde.solvers.stepper import Stepper
 from nde.solvers.tape import Recorder, Tape
 from nde.solvers.types import Increment, Status
 
@@ -43,93 +46,165 @@ def run(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """Every row on its own: one attempted step of all rows per iteration."""
     stepper, controller, order = _parts(problem)
+    stops, watch = problem.stops, problem.watch
     y = problem.y0.detach()
     carry = tuple(part.detach() for part in carry)
     stages = stepper.workspace(y, graph=False)
     recorder = Recorder(problem)
     # Time is kept as what remains: a last step of exactly that leaves exactly zero.
-    remaining = problem.t1 - problem.t0
+    goal = problem.t1 if stops is None else stops.ends[:, 0]
+    remaining = goal - problem.t0
+    segment = torch.zeros_like(recorder.accepted)
+    jumps = stops is not None and stops.jumps
+    fresh = torch.zeros_like(segment, dtype=torch.bool) if jumps else None
     t_end = problem.t1.clone()
-    status = torch.full_like(recorder.accepted, int(Status.SUCCESS))
+    status = torch.full_like(segment, int(Status.SUCCESS))
     h_next = _first_step(problem, carry, order)
     history = controller.begin(y.new_ones(problem.rows))
+    sign, held = None, None
+    if watch is not None:
+        sign = watch.begin(problem.t0, y)
+        held = Held.none(problem, sign, carry)
     check = CHECK_CPU if y.device.type == "cpu" else CHECK_DEVICE
     attempts, rows = 0, problem.rows
+    busy = _busy(problem, remaining, segment)
     while attempts < problem.max_steps:
+        if stops is not None:
+            arrived = (remaining <= 0) & (segment < stops.last)
+            segment = segment + arrived
+            column = segment.unsqueeze(1)
+            goal = stops.ends.gather(1, column).squeeze(1)
+            whole = goal - stops.begins.gather(1, column).squeeze(1)
+            remaining = torch.where(arrived, whole, remaining)
+            if fresh is not None:
+                again = stops.restarts.gather(1, column).squeeze(1)
+                fresh = torch.where(arrived, again, fresh)
+                if carry and bool((arrived & again).any()):
+                    carry = restarted(
+                        problem, goal - remaining, y, carry, arrived & again
+                    )
         # Halving what remains, rather than leaving a sliver, costs no step.
         soft = torch.minimum(h_next, 0.5 * remaining)
         h = torch.where(h_next < remaining, soft, remaining)
         dt = h.to(y.dtype).unsqueeze(1)
-        t = problem.t1 - remaining
-        out = stepper.step(problem.term, t, y, Increment(dt), carry, stages)
+        t = goal - remaining
+        inc = Increment(dt)
+        out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out)
         accept, h_next, history = controller.adapt(h, error, history, order)
+        if controller.bounds:
+            accept, h_next, stuck = controller.bound(h, h_next, error, accept)
         read = None
         if recorder.reads_inside:
             assert out.stages is not None
             read = out.stages.all()
-        recorder.add((t, h, accept, error, problem.stiffness(y, out)), y, carry, read)
+        recorder.add(
+            (t, h, accept, error, problem.stiffness(y, out), fresh), y, carry, read
+        )
+        if watch is not None:
+            assert sign is not None and held is not None
+            moved = accept & (h > 0)
+            crossed, new = crossings(problem, sign, t, y, inc, out, stages)
+            crossed = crossed & moved
+            sign_before, sign = sign, torch.where(moved, new, sign)
+            seen = crossed.any(dim=0)
+            held = held.update(seen, t, h, y, carry, sign_before)
         wide = accept.unsqueeze(1)
         y = torch.where(wide, out.y1, y)
         carry = tuple(
-            torch.where(wide, new, old)
-            for new, old in zip(out.carry, carry, strict=True)
+            torch.where(wide, new_part, old)
+            for new_part, old in zip(out.carry, carry, strict=True)
         )
         remaining = torch.where(accept, remaining - h, remaining)
+        if fresh is not None:
+            fresh = fresh & ~accept
         attempts += 1
-        if attempts % CHUNK == 0:
-            recorder.flush()
-            ended = _underflow(problem, remaining, h_next)
-            cause = torch.where(
+        ended = None
+        if watch is not None:
+            ended, cause = seen, torch.full_like(status, int(Status.EVENT))
+        if controller.bounds or attempts % CHUNK == 0:
+            lost = _underflow(problem, goal, remaining, h_next)
+            if controller.bounds:
+                lost = lost | (stuck & (remaining > 0))
+            kind = torch.where(
                 torch.isfinite(error),
                 int(Status.STEP_UNDERFLOW),
-                int(Status.NON_FINITE),
+                int(Status.NON_FINITE_FIELD),
             )
+            cause = kind if ended is None else torch.where(ended, cause, kind)
+            ended = lost if ended is None else ended | lost
+        if ended is not None:
             status = torch.where(ended, cause, status)
-            t_end = torch.where(ended, problem.t1 - remaining, t_end)
+            t_end = torch.where(ended, goal - remaining, t_end)
             remaining = torch.where(ended, 0.0, remaining)
-        if attempts % check == 0 and not (rows and remaining.max().item() > 0.0):
+            if stops is not None:
+                segment = torch.where(ended, stops.last, segment)
+        if attempts % CHUNK == 0:
+            recorder.flush()
+        busy = _busy(problem, remaining, segment)
+        if attempts % check == 0 and not (rows and busy.max().item() > 0.0):
             break
     recorder.flush()
-    unfinished = remaining > 0
+    unfinished = busy > 0
     status = torch.where(unfinished, int(Status.MAX_STEPS), status)
-    t_end = torch.where(unfinished, problem.t1 - remaining, t_end)
-    return recorder.finish(y, carry, t_end, status)
+    t_end = torch.where(unfinished, goal - remaining, t_end)
+    tape = recorder.finish(y, carry, t_end, status)
+    return tape if held is None else settle(problem, tape, held)
 
 
 @torch.no_grad()
 def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """A single row, with time, step and decisions as Python numbers."""
     stepper, controller, order = _parts(problem)
+    watch = problem.watch
     y = problem.y0.detach()
     carry = tuple(part.detach() for part in carry)
     stages = stepper.workspace(y, graph=False)
     reads = sorted(problem.reads[problem.interior].tolist())
-    t, t1 = float(problem.t0[0]), float(problem.t1[0])
+    segments = _segments(problem)
+    t, t1, _ = segments.pop(0)
+    last_t1 = float(problem.t1[0])
     h_next = float(_first_step(problem, carry, order)[0])
     history = (0.0, 0.0)
-    times: list[tuple[float, float, float]] = []
+    sign = held = None
+    if watch is not None:
+        sign = watch.begin(problem.t0, y)
+        held = Held.none(problem, sign, carry)
+    times: list[tuple[float, float, float, bool]] = []
     states: list[Tensor] = []
     carries: list[tuple[Tensor, ...]] = []
     stiffness: list[Tensor] = []
     slots: list[int] = []
     polynomials: list[Tensor] = []
-    attempts, status, error = 0, Status.SUCCESS, 0.0
-    while t < t1:
+    attempts, status, error, fresh = 0, Status.SUCCESS, 0.0, False
+    while t < t1 or segments:
+        if t >= t1:
+            t, t1, fresh = segments.pop(0)
+            if fresh and carry:
+                start = problem.t0.new_tensor([t])
+                carry = restarted(problem, start, y, carry, start == start)
+            continue
         if attempts == problem.max_steps:
             status = Status.MAX_STEPS
             break
-        if h_next <= _RESOLUTION * math.ulp(max(abs(t), abs(t1))):
+        if h_next <= _RESOLUTION * math.ulp(max(abs(t), abs(last_t1))):
             finite = math.isfinite(error)
-            status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE
+            status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
             break
         rest = t1 - t
         last = h_next >= rest
         h = rest if last else min(h_next, 0.5 * rest)
-        out = stepper.step(problem.term, t, y, Increment(h), carry, stages)
+        inc = Increment(h)
+        out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out).item()
         attempts += 1
         accept, h_next, history = controller.adapt_host(h, error, history, order)
+        if controller.bounds:
+            accept, h_next, stuck = controller.bound_host(h, h_next, error, accept)
+            if stuck:
+                finite = math.isfinite(error)
+                status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
+                break
         if not accept:
             continue
         after = t1 if last else t + h
@@ -137,23 +212,36 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             reads, after
         ):
             slots.append(len(times))
+            stepper.extend(problem.term, t, y, inc, stages)
             assert out.stages is not None
-            stepper.extend(problem.term, t, y, Increment(h), stages)
             polynomials.append(problem.polynomials(y, out.stages.all()))
-        times.append((t, h, error))
+        times.append((t, h, error, fresh))
         stiffness.append(problem.stiffness(y, out))
         if problem.keep:
             states.append(y)
             carries.append(carry)
-        t, y, carry = after, out.y1, out.carry
+        if watch is not None:
+            assert sign is not None and held is not None
+            start, length = problem.t0.new_tensor([t]), problem.t0.new_tensor([h])
+            crossed, new = crossings(problem, sign, start, y, inc, out, stages)
+            seen = crossed.any(dim=0)
+            held = held.update(seen, start, length, y, carry, sign)
+            sign = new
+            if bool(seen):
+                status = Status.EVENT
+        t, y, carry, fresh = after, out.y1, out.carry, False
+        if status == Status.EVENT:
+            break
     accepted = len(times)
-    table = problem.t1.new_tensor(times).reshape(-1, 3)
+    table = problem.t1.new_tensor([row[:3] for row in times]).reshape(-1, 3)
+    again = torch.tensor([row[3] for row in times], dtype=torch.bool)
     count = torch.tensor([accepted, attempts - accepted, int(status)])
-    return Tape(
+    tape = Tape(
         step=torch.arange(accepted),
         row=torch.zeros(accepted, dtype=torch.int64),
         t=table[:, 0],
         h=table[:, 1],
+        fresh=again if problem.stops is not None else None,
         error=table[:, 2].to(y.dtype),
         stiffness=torch.cat(stiffness) if stiffness else y.new_zeros(0),
         y=torch.cat(states) if states else y[:0],
@@ -167,9 +255,10 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         rejected=count[1:2],
         status=count[2:],
     )
+    return tape if held is None else settle(problem, tape, held)
 
 
-def _parts(problem: Problem):  # type: ignore[no-untyped-def]
+def _parts(problem: Problem) -> tuple[Stepper, PID, int]:
     stepper, controller = problem.stepper, problem.controller
     assert isinstance(controller, PID) and stepper.error_order is not None
     return stepper, controller, stepper.error_order
@@ -183,13 +272,31 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tens
         return torch.full_like(span, controller.first_step).minimum(span)
     y = problem.y0.detach()
     k = carry[0] if carry else problem.term.f(problem.t0.to(y.dtype), y)
-    return initial_step(
-        problem.term, problem.t0, y, k, span, controller.tolerances, order
-    )
+    step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
+    return step.clamp(controller.min_step, controller.max_step)
 
 
-def _underflow(problem: Problem, remaining: Tensor, h_next: Tensor) -> Tensor:
+def _busy(problem: Problem, remaining: Tensor, segment: Tensor) -> Tensor:
+    """Positive for rows that have a way to go."""
+    if problem.stops is None:
+        return remaining
+    return remaining + (problem.stops.last - segment)
+
+
+def _segments(problem: Problem) -> list[tuple[float, float, bool]]:
+    """Begin and end of the segments of a single row, and whether at a jump."""
+    stops = problem.stops
+    if stops is None:
+        return [(float(problem.t0[0]), float(problem.t1[0]), False)]
+    columns = (stops.begins[0], stops.ends[0], stops.restarts[0])
+    table = zip(*(column.tolist() for column in columns), strict=True)
+    return list(table)[: int(stops.last[0]) + 1]
+
+
+def _underflow(
+    problem: Problem, goal: Tensor, remaining: Tensor, h_next: Tensor
+) -> Tensor:
     """Rows whose next step is lost in the rounding of their time."""
-    t = problem.t1 - remaining
+    t = goal - remaining
     ulp = torch.finfo(t.dtype).eps * torch.maximum(t.abs(), problem.t1.abs())
     return (remaining > 0) & (h_next <= _RESOLUTION * ulp)

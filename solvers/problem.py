@@ -10,8 +10,11 @@ from torch import Tensor
 from nde.solvers.controller import Controller
 from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
+from nde.solvers.stops import Stops
 from nde.solvers.term import Bound
+from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Increment, Step, StepOut
+from nde.solvers.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,10 @@ class Problem:
     Rows are samples, or the whole batch as one row. Engine time increases:
     `t0 (rows,)` to `t1 (rows,)`, float64. `reads (rows, reads)` are the times where the
     solution is wanted; `y0 (rows, dim)`. `dense` keeps the interpolant of every step;
-    `keep` keeps the states of accepted steps, which any replay needs. `common` if all
-    rows take the same steps, known beforehand: then the field sees one time for all.
+    `keep` keeps the states of accepted steps, which any replay needs. `stops` are times
+    inside to land on, `grid (rows, k)` those of `StepTo`, `watch` the events. `common`
+    if all rows take the same steps, known beforehand: then the field sees one time for
+    all.
     """
 
     term: Bound
@@ -35,6 +40,10 @@ class Problem:
     dense: bool
     keep: bool
     max_steps: int
+    tolerances: Tolerances
+    stops: Stops | None = None
+    grid: Tensor | None = None
+    watch: Watch | None = None
     common: bool = False
 
     @property
@@ -63,7 +72,7 @@ class Problem:
         """Tolerance-normalised RMS of a step's error estimate: `(rows,)`."""
         if out.error is None:
             return y.new_full((y.shape[0],), torch.nan)
-        tolerances = self.controller.tolerances
+        tolerances = self.tolerances
         ratio = tolerances.ratio(out.error, y, out.y1)
         if out.error_coarse is None:
             return ratio

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nde.solvers import dense
-from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.engine import Run
 from nde.solvers.initial_step import initial_step
-from nde.solvers.problem import Problem
-from nde.solvers.state import State
+from nde.solvers.state import State, map_tensors
 from nde.solvers.term import BoundSDE, Layout
+from nde.solvers.times import read_times
 from nde.solvers.types import Increment
 
 
@@ -40,21 +42,27 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a solution keeps of its solve, in engine layout."""
+class Occurrences:
+    """The events of a solve, first to last, per sample.
 
-    problem: Problem
-    outcome: Outcome
-    layout: Layout
+    `time (batch, k)`, with its graph, NaN where a sample met fewer; `index (batch, k)`
+    which of the events, -1 there; `count (batch,)`.
+    """
+
+    time: Tensor
+    index: Tensor
+    count: Tensor
 
 
 @dataclass(frozen=True)
 class Solution:
     """A solved equation; with `dense=True` also a path in time.
 
-    `ts` as given; `ys` has the structure of y0, its leaves `(batch, T, ...)`; `final`
-    is the state at each sample's own last time; `probes` `(batch, k, ...)` at
-    `probe_times`, None without. `status (batch,)` holds values of `Status`.
+    `ts` as given; `ys` has the structure of y0, its leaves `(batch, T, ...)`, NaN at
+    times that were not reached; `final` is the state at each sample's own last time, or
+    where it ended; `probes` `(batch, k, ...)` at `probe_times`, None without. `status
+    (batch,)` holds values of `Status`. `events` None without any to look for. `runs`
+    are the engine's runs: one, and one more for every reset.
     """
 
     ts: Tensor
@@ -63,32 +71,51 @@ class Solution:
     probes: State | None
     status: Tensor
     stats: Stats
-    record: Record
+    events: Occurrences | None
+    runs: tuple[Run, ...]
+
+    @property
+    def record(self) -> Run:
+        """The engine's only run. Raises ValueError if there were resets."""
+        if len(self.runs) > 1:
+            raise ValueError(
+                "this solve has resets, and its steps belong to several runs; steps of "
+                "one run are in solution.runs"
+            )
+        return self.runs[0]
 
     def evaluate(self, t: Tensor) -> State:
-        """The solution at times `t`, leaves `(batch, k, ...)`.
+        """The solution at times `t`, inside the interval, differentiable, also in t.
 
-        `t (k,)` for all samples or `(batch, k)`, inside the interval. Differentiable.
-        Raises ValueError without `dense=True`, or outside the interval.
+        `t (k,)` for all samples or `(batch, k)`: leaves `(batch, k, ...)`. `as_path`
+        gives one time of each sample. Raises ValueError without `dense=True`, or
+        outside the interval.
         """
-        times = self._times(t)
-        outcome = self.record.outcome
-        flat = dense.read(
-            self.record.problem, outcome.tape, times, outcome.y_end, outcome.polynomials
-        )
-        return unflatten_reads(self.record.layout, flat)
+        return _unflatten(self._layout, _joined(self.runs, self._times(t), _value))
 
     def derivative(self, t: Tensor) -> State:
         """The solution's time derivative at `t`, as `evaluate`."""
-        times = self._times(t)
-        layout, outcome = self.record.layout, self.record.outcome
-        found, polynomials, _, theta = dense.pick(
-            self.record.problem, outcome.tape, times, outcome.polynomials
-        )
-        slope = dense.derivative(polynomials, theta)
-        flat = slope.new_full((*times.shape, slope.shape[-1]), torch.nan)
-        flat = flat.index_put((found,), -slope if layout.reverse else slope)
-        return unflatten_reads(layout, flat)
+        layout, times = self._layout, self._times(t)
+        slope = _joined(self.runs, times, _slope)
+        return _unflatten(layout, -slope if layout.reverse else slope)
+
+    def as_path(self) -> SolvedPath:
+        """The solution as a path that a vector field may read.
+
+        For a state that is one tensor, with `dense=True`.
+        """
+        self._times(self.ts.reshape(-1)[:1])
+        return SolvedPath(self)
+
+    @property
+    def _layout(self) -> Layout:
+        return self.runs[0].layout
+
+    def _times(self, t: Tensor) -> Tensor:
+        problem = self.runs[0].problem
+        if not problem.dense:
+            raise ValueError("the solution was not kept; solve with dense=True")
+        return read_times(t, "t", self._layout, problem.t0, problem.t1)
 
     def step_at(self, t: Tensor) -> Tensor:
         """Length of the accepted step that holds `t`, clipped to the end.
@@ -148,7 +175,7 @@ class Solution:
                 flat,
                 k,
                 problem.t1 - start,
-                problem.controller.tolerances,
+                problem.tolerances,
                 order,
             )
 
@@ -198,47 +225,82 @@ class Solution:
             )
         return -t if self.record.layout.reverse else t
 
-    def _times(self, t: Tensor) -> Tensor:
-        problem, layout = self.record.problem, self.record.layout
-        if not problem.dense:
-            raise ValueError("the solution was not kept; solve with dense=True")
-        return read_times(t, "t", layout, problem.t0, problem.t1)
+
+@dataclass(frozen=True)
+class SolvedPath:
+    """A dense solution as a `Path`: `t` 0-dim, or `(batch,)` one time per sample."""
+
+    solution: Solution
+
+    def evaluate(self, t: Tensor) -> State:
+        """Value at `t`: leaves `(batch, ...)`."""
+        return map_tensors(itemgetter((slice(None), 0)), self._one(t, False))
+
+    def derivative(self, t: Tensor) -> State:
+        """Time derivative at `t`."""
+        return map_tensors(itemgetter((slice(None), 0)), self._one(t, True))
+
+    def _one(self, t: Tensor, slope: bool) -> State:
+        times = t.reshape(1) if t.ndim == 0 else t.unsqueeze(1)
+        solution = self.solution
+        return solution.derivative(times) if slope else solution.evaluate(times)
 
 
-def read_times(t: Tensor, name: str, layout: Layout, t0: Tensor, t1: Tensor) -> Tensor:
-    """Times to read as engine times, `(rows, k)` or, given so, `(batch, k)`.
-
-    Raises TypeError or ValueError if they do not fit or lie outside the interval.
-    """
-    if not isinstance(t, Tensor) or not t.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor, got {_kind(t)}")
+def solution_of(ts: Tensor, runs: tuple[Run, ...], status: Tensor) -> Solution:
+    """What the runs of a solve give."""
+    layout, probes = runs[0].layout, runs[0].probes
     batch = layout.structure.batch
-    if t.ndim not in (1, 2) or (t.ndim == 2 and t.shape[0] != batch):
-        raise ValueError(
-            f"{name} has shape {tuple(t.shape)}; pass (k,) or ({batch}, k)"
-        )
-    times = t.detach().to(device=t0.device, dtype=t0.dtype)
-    times = -times if layout.reverse else times
-    times = times.expand(layout.rows, -1) if times.ndim == 1 else times
-    if layout.shared and times.shape[0] == batch:
-        t0, t1 = t0.expand(batch), t1.expand(batch)
-    ulp = 4.0 * torch.finfo(t.dtype).eps * torch.maximum(t0.abs(), t1.abs())
-    slack = ulp.unsqueeze(1)
-    outside = (times < t0.unsqueeze(1) - slack) | (times > t1.unsqueeze(1) + slack)
-    if bool((outside | ~torch.isfinite(times)).any()):
-        raise ValueError(f"{name} lies outside the interval of the solve, or is NaN")
-    return snap(times, t0, t1).contiguous()
+    reads = runs[0].reads if len(runs) == 1 else runs[0].reads[:, 1:-1]
+    flat = layout.to_batch(runs[-1].outcome.y_end)
+    return Solution(
+        ts=ts,
+        ys=_unflatten(layout, _joined(runs, reads, _value)),
+        final=layout.structure.unflatten(flat),
+        probes=(
+            None
+            if probes is None
+            else _unflatten(layout, _joined(runs, probes, _value))
+        ),
+        status=status.expand(batch),
+        stats=_stats_of(runs),
+        events=_occurrences(runs),
+        runs=runs,
+    )
 
 
-def snap(times: Tensor, t0: Tensor, t1: Tensor) -> Tensor:
-    """Times `(rows, k)` inside [t0, t1]; what is t1 but for rounding becomes t1."""
-    ulp = 8.0 * torch.finfo(t1.dtype).eps * torch.maximum(t0.abs(), t1.abs())
-    times = torch.maximum(times, t0.unsqueeze(1))
-    late = times > (t1 - ulp).unsqueeze(1)
-    return torch.where(late & (t1 > t0).unsqueeze(1), t1.unsqueeze(1), times)
+# Reads one run at `times (rows, k)` or `(batch, k)`.
+_Reader = Callable[[Run, Tensor], Tensor]
 
 
-def unflatten_reads(layout: Layout, flat: Tensor) -> State:
+def _value(run: Run, times: Tensor) -> Tensor:
+    outcome = run.outcome
+    return dense.read(
+        run.problem, outcome.tape, times, outcome.y_end, outcome.polynomials
+    )
+
+
+def _slope(run: Run, times: Tensor) -> Tensor:
+    outcome = run.outcome
+    found, polynomials, _, theta = dense.pick(
+        run.problem, outcome.tape, times, outcome.polynomials
+    )
+    slope = dense.derivative(polynomials, theta)
+    flat = slope.new_full((*times.shape, slope.shape[-1]), torch.nan)
+    return flat.index_put((found,), slope)
+
+
+def _joined(runs: tuple[Run, ...], times: Tensor, reader: _Reader) -> Tensor:
+    """Reads of several runs, each from where it begins; resets show to their right."""
+    flat = reader(runs[0], times)
+    plain = times.detach()
+    for run in runs[1:]:
+        began = run.problem.t0.unsqueeze(1)
+        later = (plain > began) & run.active.unsqueeze(1)
+        flat = torch.where(later.unsqueeze(2), reader(run, times), flat)
+    return flat
+
+
+def _unflatten(layout: Layout, flat: Tensor) -> State:
     """`(rows, k, dim)` or `(batch, k, dim)` to the state, leaves `(batch, k, ...)`."""
     reads = flat.shape[1]
     if layout.shared and flat.shape[0] == 1:
@@ -247,25 +309,57 @@ def unflatten_reads(layout: Layout, flat: Tensor) -> State:
     return layout.structure.unflatten(flat, (reads,))
 
 
-def stats_of(layout: Layout, outcome: Outcome) -> Stats:
-    """Statistics per sample."""
-    tape, batch = outcome.tape, layout.structure.batch
+def _spread(layout: Layout, value: Tensor) -> Tensor:
+    """One entry per row to one per sample, along the last axis."""
+    if not layout.shared:
+        return value
+    return value.expand(*value.shape[:-1], layout.structure.batch)
 
-    def spread(value: Tensor) -> Tensor:
-        return value.expand(*value.shape[:-1], batch) if layout.shared else value
 
-    t = tape.grid(tape.t)
+def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:
+    """What events the runs ended in."""
+    layout, watch = runs[0].layout, runs[0].problem.watch
+    if watch is None:
+        return None
+    times, numbers = [], []
+    each = watch.channels // len(watch.events)
+    for run in runs:
+        channel = run.outcome.tape.channel
+        assert channel is not None
+        met = (channel >= 0) & run.active
+        time = torch.where(met, -run.t_end if layout.reverse else run.t_end, torch.nan)
+        number = torch.div(channel, each, rounding_mode="floor")
+        times.append(_spread(layout, time))
+        numbers.append(_spread(layout, torch.where(met, number, -1)))
+    index = torch.stack(numbers, dim=1)
+    return Occurrences(torch.stack(times, dim=1), index, (index >= 0).sum(dim=1))
+
+
+def _stats_of(runs: tuple[Run, ...]) -> Stats:
+    """Statistics per sample, of all runs one after the other."""
+    layout = runs[0].layout
+    outcomes = [run.outcome for run in runs]
+    tapes = [outcome.tape for outcome in outcomes]
+    # Rows that have ended rest in later runs.
+    counts = [outcomes[0].evaluations]
+    for run in runs[1:]:
+        counts.append(torch.where(run.active, run.outcome.evaluations, 0))
+    t = _rows(layout, [tape.grid(tape.t) for tape in tapes])
     return Stats(
-        evaluations=spread(outcome.evaluations),
-        accepted=spread(tape.accepted),
-        rejected=spread(tape.rejected),
-        t=spread(-t if layout.reverse else t),
-        step=spread(tape.grid(tape.h)),
-        error_estimate=spread(outcome.error),
-        stiffness=spread(outcome.stiffness),
-        valid=spread(tape.valid),
+        evaluations=_spread(layout, torch.stack(counts).sum(dim=0)),
+        accepted=_sum(layout, [tape.accepted for tape in tapes]),
+        rejected=_sum(layout, [tape.rejected for tape in tapes]),
+        t=-t if layout.reverse else t,
+        step=_rows(layout, [tape.grid(tape.h) for tape in tapes]),
+        error_estimate=_rows(layout, [outcome.error for outcome in outcomes]),
+        stiffness=_rows(layout, [outcome.stiffness for outcome in outcomes]),
+        valid=_rows(layout, [tape.valid for tape in tapes]),
     )
 
 
-def _kind(value: object) -> str:
-    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+def _sum(layout: Layout, values: list[Tensor]) -> Tensor:
+    return _spread(layout, torch.stack(values).sum(dim=0))
+
+
+def _rows(layout: Layout, values: list[Tensor]) -> Tensor:
+    return _spread(layout, values[0] if len(values) == 1 else torch.cat(values))

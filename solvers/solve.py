@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from nde.solvers import dense as reading
 from nde.solvers.adjoint import Adjoint, Direct, Recompute
-from nde.solvers.adjoint.captured import captured_tensors
-from nde.solvers.adjoint.forward import find_steps, plain, start
-from nde.solvers.adjoint.outcome import Outcome
-from nde.solvers.brownian import BrownianGrid, fresh_seed
-from nde.solvers.controller import PID, Controller, FixedSteps
-from nde.solvers.failure import (
-    cut_short,
-    error_of,
-    failed,
-    last_good_steps,
-    reached,
-)
-from nde.solvers.march import Schedule, fixed_grid
+from nde.solvers.brownian import BrownianGrid
+from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
+from nde.solvers.engine import Setup, run
+from nde.solvers.failure import error_of
+from nde.solvers.hybrid import run_with_resets
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS, method_named
-from nde.solvers.problem import Problem
-from nde.solvers.solution import (
-    Record,
-    Solution,
-    read_times,
-    snap,
-    stats_of,
-    unflatten_reads,
-)
+from nde.solvers.solution import Solution, solution_of
 from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
-from nde.solvers.term import BoundSDE, Layout, ODETerm, SDETerm, Term, bind
+from nde.solvers.term import Layout, ODETerm, SDETerm, Term
+from nde.solvers.times import UserTimes, read_times, user_times
+from nde.solvers.tolerances import fit_tolerances
 from nde.solvers.types import Status
+from nde.solvers.watch import Event
 
 
 def solve(
@@ -49,7 +35,11 @@ def solve(
     controller: Controller | None = None,
     adjoint: Adjoint | None = None,
     batch: Literal["per_sample", "shared"] = "per_sample",
+    args: Any = None,
+    ts_mask: Tensor | None = None,
     noise: BrownianGrid | None = None,
+    events: Sequence[Event] = (),
+    max_events: int = 1000,
     probe_times: Tensor | None = None,
     dense: bool = False,
     max_steps: int = 4096,
@@ -61,17 +51,28 @@ def solve(
         term: `ODETerm` or `SDETerm`.
         y0: initial state, a tensor `(batch, ...)` or nested tuples, lists, dicts.
         ts: output times `(T,)`, or `(batch, T)` per sample; monotone, increasing or
-            (ODE) decreasing. The first is where y0 holds.
+            (ODE) decreasing. The first is where y0 holds, the last where the sample
+            ends. In `(batch, T)` NaN marks places without a time; there the solution
+            repeats the one before. May require grad (ODE).
         method: a name from `ODE_METHODS` or `SDE_METHODS`.
-        controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6) or `FixedSteps(step)`,
-            which SDEs and methods without an error estimate need.
+        controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
+            `StepTo(times)`; SDEs and methods without an error estimate need one of the
+            latter.
         adjoint: `Recompute()` (default) or `Direct()`.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
+        args: given to the term's functions, conditions and resets after time and state,
+            if not None. Tensors in nested tuples, lists and dicts get gradients.
+        ts_mask: bool `(batch, T)`, True where a time counts.
         noise: the Brownian motion of an SDE; by default seeded from torch's generator.
+        events: `Event`s that end a sample, or from which it goes on with another state
+            (ODE only).
+        max_events: events of a sample, with resets, after which it ends with status
+            `MAX_EVENTS`.
         probe_times: further times to read `(k,)` or `(batch, k)`, in any order.
         dense: keep the interpolant of every step, for `Solution.evaluate`.
-        max_steps: attempted steps per sample.
+        max_steps: attempted steps per sample, over the whole interval (up to the first
+            event, and from one to the next).
         throw: raise on failure; else failed samples end early with their `status`,
             and what they did not reach is NaN.
 
@@ -89,134 +90,111 @@ def solve(
         )
     controller = PID() if controller is None else controller
     adjoint = Recompute() if adjoint is None else adjoint
-    _check_options(controller, adjoint, batch, max_steps)
+    _check_options(controller, adjoint, batch, max_steps, max_events)
     stepper = _stepper(term, method, controller, noise)
+    if isinstance(controller, PID):
+        controller = controller.with_gains(stepper.gains)
+    events = _checked_events(term, events)
     if dense and isinstance(term, SDETerm):
         raise ValueError(
             "dense=True keeps interpolants, which a path of an SDE does not have; put "
             "the times in ts or probe_times"
         )
     structure = structure_of(y0)
-    ts, reverse = _check_times(ts, structure.batch, term)
-    if batch == "shared" and ts.ndim == 2:
+    times = user_times(ts, ts_mask, structure.batch, term)
+    if batch == "shared" and times.table.ndim == 2:
         raise ValueError(
-            f"batch='shared' ties all samples to one time, but ts has shape "
-            f"{tuple(ts.shape)}; pass ts as (T,), or batch='per_sample'"
+            "batch='shared' ties all samples to one time, but ts has times per sample "
+            f"(shape {tuple(times.table.shape)}); pass ts as (T,), or "
+            "batch='per_sample'"
         )
-    # On one grid nothing is decided per sample; an SDE lands on each sample's probes.
-    fixed = isinstance(controller, FixedSteps)
-    own_probes = probe_times is not None and probe_times.ndim == 2
-    common = ts.ndim == 1 and not (own_probes and isinstance(term, SDETerm))
-    common = fixed and common
-    layout = Layout(structure, batch == "shared", reverse, common)
+    common = _common(term, controller, times, probe_times)
+    layout = Layout(structure, batch == "shared", times.reverse, common, args)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
     engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
-    reads = ts.to(device=engine_y0.device, dtype=torch.float64)
-    reads = -reads if reverse else reads
-    reads = reads.expand(layout.rows, -1) if reads.ndim == 1 else reads
-    t0, t1 = reads[:, 0].contiguous(), reads[:, -1].contiguous()
-    reads = snap(reads, t0, t1)
-    all_reads, probes = reads, None
-    if probe_times is not None:
-        probes = read_times(probe_times, "probe_times", layout, t0, t1)
-        all_reads = torch.cat([reads, probes.reshape(layout.rows, -1)], dim=1)
-    problem = Problem(
-        term=bind(term, layout),
+    tolerances = fit_tolerances(
+        controller.rtol, controller.atol, controller.norm, layout, engine_y0
+    )
+    floor = tolerances.unresolved(engine_y0.detach())
+    if floor is not None and isinstance(controller, PID):
+        _warn_unresolved(controller, floor, engine_y0.dtype)
+        tolerances = tolerances.at_least(floor)
+    setup = Setup(
+        term=term,
+        layout=layout,
         stepper=stepper,
         controller=controller,
-        t0=t0,
-        t1=t1,
-        y0=engine_y0,
-        reads=all_reads.contiguous(),
-        common=common,
+        tolerances=tolerances,
+        adjoint=adjoint,
+        noise=noise,
+        events=events,
         dense=dense,
-        keep=torch.is_grad_enabled(),
         max_steps=max_steps,
+        throw=throw,
     )
-    if not fixed:
-        _warn_if_unresolved(problem)
-    plan = _grid(problem, noise) if fixed else None
-    outcome = _run(problem, plan, adjoint)
-    if bool((outcome.tape.status != Status.SUCCESS).any()):
-        if plan is not None:
-            steps = last_good_steps(problem, plan)
-            status, t_end = outcome.tape.status, reached(plan, steps, problem)
-            if not throw:
-                rest = replace(problem, common=False)
-                outcome = _run(rest, cut_short(plan, steps), adjoint)
-            outcome = failed(outcome, status, t_end)
-        if throw:
-            raise error_of(layout, outcome)
-
-    def read(times: Tensor) -> State:
-        flat = reading.read(
-            problem, outcome.tape, times, outcome.y_end, outcome.polynomials
-        )
-        return unflatten_reads(layout, flat)
-
-    return Solution(
-        ts=ts,
-        ys=read(reads),
-        final=structure.unflatten(layout.to_batch(outcome.y_end)),
-        probes=None if probes is None else read(probes),
-        status=outcome.tape.status.expand(structure.batch),
-        stats=stats_of(layout, outcome),
-        record=Record(problem, outcome, layout),
-    )
+    reads = times.engine(layout, engine_y0)
+    probes = None
+    if probe_times is not None:
+        t0, t1 = reads[:, 0].detach(), reads[:, -1].detach()
+        probes = read_times(probe_times, "probe_times", layout, t0, t1).detach()
+    if any(event.reset for event in events):
+        runs, status = run_with_resets(setup, engine_y0, reads, probes, max_events)
+    else:
+        runs = (run(setup, engine_y0, reads, probes),)
+        status = runs[0].outcome.tape.status
+    if throw and bool(((status != Status.SUCCESS) & (status != Status.EVENT)).any()):
+        raise error_of(runs, status)
+    return solution_of(ts, runs, status)
 
 
-def _grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
-    if isinstance(problem.term, BoundSDE) and noise is None:
-        noise = BrownianGrid(fresh_seed())
-    return fixed_grid(problem, noise)
+def _common(
+    term: Term, controller: Controller, times: UserTimes, probe_times: Tensor | None
+) -> bool:
+    """Whether all samples take the same steps, known beforehand.
 
-
-def _run(problem: Problem, plan: Schedule | None, adjoint: Adjoint) -> Outcome:
-    if not torch.is_grad_enabled():
-        return plain(problem, find_steps(problem, plan, start(problem)))
-    if isinstance(adjoint, Direct) and plan is not None:
-        return adjoint.run(problem, plan, start(problem), ())
-    carry, captured = _watched_start(problem)
-    if not (problem.y0.requires_grad or captured):
-        return plain(problem, find_steps(problem, plan, carry))
-    return adjoint.run(problem, plan, carry, captured)
-
-
-def _watched_start(
-    problem: Problem,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The first carry, and the tensors requiring grad that the term uses."""
-    carry: tuple[Tensor, ...] = ()
-
-    def call() -> None:
-        nonlocal carry
-        carry = start(problem)
-        if not carry and problem.rows:
-            problem.term.probe(problem.start_time, problem.y0)
-
-    term = problem.term
-    functions = (
-        (term.term.drift, term.term.diffusion)
-        if isinstance(term, BoundSDE)
-        else (term.term.f,)
-    )
-    captured = captured_tensors(call, functions, (problem.y0,))
-    return carry, captured
+    On one grid nothing is decided per sample; an SDE lands on each sample's probes.
+    """
+    if isinstance(controller, PID):
+        return False
+    own = [controller.step_t, controller.jump_t]
+    if isinstance(term, SDETerm):
+        own.append(probe_times)
+    if isinstance(controller, StepTo):
+        own.append(controller.times)
+    alike = all(not isinstance(table, Tensor) or table.ndim == 1 for table in own)
+    return times.table.ndim == 1 and alike
 
 
 def _check_options(
-    controller: object, adjoint: object, batch: object, max_steps: object
+    controller: object,
+    adjoint: object,
+    batch: object,
+    max_steps: object,
+    max_events: object,
 ) -> None:
-    if not isinstance(controller, (PID, FixedSteps)):
+    if not isinstance(controller, (PID, FixedSteps, StepTo)):
         raise TypeError(
-            f"controller must be PID(...) or FixedSteps(step), got {controller!r}"
+            "controller must be PID(...), FixedSteps(step) or StepTo(times), got "
+            f"{controller!r}"
         )
     if not isinstance(adjoint, (Direct, Recompute)):
         raise TypeError(f"adjoint must be Recompute() or Direct(), got {adjoint!r}")
     if batch not in ("per_sample", "shared"):
         raise ValueError(f"batch must be 'per_sample' or 'shared', got {batch!r}")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be an integer >= 1, got {max_steps!r}")
+    for name, value in (("max_steps", max_steps), ("max_events", max_events)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def _checked_events(term: Term, events: object) -> tuple[Event, ...]:
+    if isinstance(events, Event) or not isinstance(events, Sequence):
+        raise TypeError(f"events must be a list of Event(...), got {events!r}")
+    for number, event in enumerate(events):
+        if not isinstance(event, Event):
+            raise TypeError(f"events[{number}] must be Event(...), got {event!r}")
+    if events and isinstance(term, SDETerm):
+        raise ValueError("events are located on interpolants, which an SDE has none of")
+    return tuple(events)
 
 
 def _stepper(
@@ -237,7 +215,6 @@ def _stepper(
             )
         return stepper
     sde_stepper = method_named(method, SDE_METHODS, "an SDETerm")
-    assert sde_stepper is SDE_METHODS[sde_stepper.name]
     wanted = SDE_METHODS[sde_stepper.name].interpretation
     if wanted != term.interpretation:
         fits = [
@@ -250,7 +227,7 @@ def _stepper(
             f"is {term.interpretation}; use method {', '.join(fits)} or convert the "
             "drift"
         )
-    if not isinstance(controller, FixedSteps):
+    if isinstance(controller, PID):
         raise ValueError(
             "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
             "a Brownian path"
@@ -260,63 +237,12 @@ def _stepper(
     return sde_stepper
 
 
-def _check_times(ts: object, batch: int, term: Term) -> tuple[Tensor, bool]:
-    """`ts` as a detached tensor, and whether it decreases."""
-    if not isinstance(ts, Tensor):
-        raise TypeError(
-            f"ts must be a torch.Tensor, got {type(ts).__name__}; use torch.tensor(ts)"
-        )
-    if not ts.is_floating_point():
-        raise TypeError(f"ts must be floating, got {ts.dtype}; use ts.float()")
-    if ts.requires_grad:
-        raise ValueError(
-            "ts requires grad, but gradients to times are not given; pass ts.detach()"
-        )
-    if ts.ndim not in (1, 2):
-        raise ValueError(f"ts must be (T,) or (batch, T), got shape {tuple(ts.shape)}")
-    if ts.shape[-1] == 0:
-        raise ValueError("ts is empty; give at least the time of y0")
-    if ts.ndim == 2 and ts.shape[0] != batch:
-        raise ValueError(
-            f"ts has {ts.shape[0]} rows for a batch of {batch}; pass (T,) or "
-            f"({batch}, T)"
-        )
-    table = ts.detach().reshape(-1, ts.shape[-1])
-    if not bool(torch.isfinite(table).all()):
-        raise ValueError("ts has NaN or infinite entries; every time must be finite")
-    gaps = table.double().diff(dim=1)
-    reverse = bool((gaps < 0).any()) and not bool((gaps > 0).any())
-    ordered = gaps < 0 if reverse else gaps > 0
-    # A sample may repeat its last time as padding, and rest there.
-    if ts.ndim == 2:
-        ordered = ordered | ((gaps == 0) & (table[:, 1:] == table[:, -1:]))
-    if not bool(ordered.all()):
-        row, index = (~ordered).nonzero()[0].tolist()
-        where = (
-            f"index {index + 1}" if ts.ndim == 1 else f"row {row}, index {index + 1}"
-        )
-        raise ValueError(
-            f"ts must be strictly monotone; the order breaks at {where} "
-            f"({table[row, index]:.6g} to {table[row, index + 1]:.6g})"
-        )
-    if reverse and isinstance(term, SDETerm):
-        raise ValueError(
-            "ts decreases, but an SDETerm is solved forward in time; reverse ts"
-        )
-    return ts.detach(), reverse
-
-
-def _warn_if_unresolved(problem: Problem) -> None:
+def _warn_unresolved(controller: PID, floor: float, dtype: torch.dtype) -> None:
     """One warning if rounding alone exceeds the tolerance."""
-    tolerances = problem.controller.tolerances
-    size = problem.y0.detach().abs()
-    eps = torch.finfo(size.dtype).eps
-    below = tolerances.rtol * size + tolerances.atol < 4.0 * eps * size
-    if bool(below.any()):
-        dtype = str(size.dtype).removeprefix("torch.")
-        warnings.warn(
-            f"rtol={tolerances.rtol:g}, atol={tolerances.atol:g} ask for more than "
-            f"{dtype} resolves: errors will be rounding noise and steps wasted; use "
-            f"rtol >= {100.0 * eps:.0e} or a float64 state",
-            stacklevel=3,
-        )
+    name = str(dtype).removeprefix("torch.")
+    warnings.warn(
+        f"rtol={controller.rtol}, atol={controller.atol} ask for more than {name} "
+        f"resolves, where errors are rounding noise; rtol={floor:.1e} is used, its "
+        "least. Ask for no less, or solve with a float64 state",
+        stacklevel=3,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,15 +23,18 @@ class Tape:
     """Accepted steps, found without a graph.
 
     Per entry: `step` its number in its row, `row`, start `t` and length `h` (float64),
-    `error`, `stiffness`; where kept, the state `y (n, dim)` and the `carry` it started
+    `error`, `stiffness`, `fresh` where it began anew after a jump of the field (None if
+    none did); where kept, the state `y (n, dim)` and the `carry` it started
     from. `polynomials (m, 1 + degree, dim)` belong to entries `slots (m,)`. Per row:
-    the end state, its carry, the time reached, counts and status.
+    the end state, its carry, the time reached, counts and status, and `channel (rows,)`
+    of the event that ended it, -1 without one.
     """
 
     step: Tensor
     row: Tensor
     t: Tensor
     h: Tensor
+    fresh: Tensor | None
     error: Tensor
     stiffness: Tensor
     y: Tensor | None
@@ -44,6 +48,7 @@ class Tape:
     rejected: Tensor
     status: Tensor
     noise: Tensor | None = None
+    channel: Tensor | None = None
 
     @cached_property
     def steps(self) -> int:
@@ -106,7 +111,7 @@ class Recorder:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._attempts: list[tuple[Tensor, ...]] = []
+        self._attempts: list[tuple[Any, ...]] = []
         self._states: list[Tensor] = []
         self._carries: list[tuple[Tensor, ...]] = []
         self._stages: list[Tensor] = []
@@ -121,12 +126,12 @@ class Recorder:
 
     def add(
         self,
-        attempt: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+        attempt: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
         y: Tensor,
         carry: tuple[Tensor, ...],
         stages: Tensor | None,
     ) -> None:
-        """One attempt: (t, h, accept, error, stiffness), and what it began at.
+        """One attempt: (t, h, accept, error, stiffness, fresh), and what it began at.
 
         `stages (stages, rows, dim)` where something may be read inside.
         """
@@ -142,15 +147,16 @@ class Recorder:
         """Pack the attempts so far."""
         if not self._attempts:
             return
-        t, h, accept, error, stiffness = (
-            torch.stack(column) for column in zip(*self._attempts, strict=True)
-        )
+        *given, again = zip(*self._attempts, strict=True)
+        t, h, accept, error, stiffness = (torch.stack(column) for column in given)
         moved = h > 0
         accept = accept & moved
         picked = accept.view(-1).nonzero().view(-1)
         step = self.accepted + accept.cumsum(0) - 1
         row = picked % self._problem.rows
-        columns = (step, t, h, error, stiffness)
+        columns: list[Tensor] = [step, t, h, error, stiffness]
+        if again[0] is not None:
+            columns.append(torch.stack(again))
         step, *numbers = (_pick(column, picked) for column in columns)
         self._chunks.append((step, row, *numbers))
         self.accepted = self.accepted + accept.sum(0)
@@ -183,7 +189,7 @@ class Recorder:
     ) -> Tape:
         """The tape of all that was flushed."""
         problem, rows = self._problem, self._problem.rows
-        step, row, t, h, error, stiffness = (
+        step, row, t, h, error, stiffness, *again = (
             torch.cat(column) for column in zip(*self._chunks, strict=True)
         )
         order = torch.argsort(step * rows + row)
@@ -203,6 +209,7 @@ class Recorder:
             row=row[order],
             t=t[order],
             h=h[order],
+            fresh=again[0][order] if again else None,
             error=error[order],
             stiffness=stiffness[order],
             y=kept[0] if kept else None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from nde.solvers.state import State, Structure
 
 Noise = Literal["diagonal", "scalar", "additive"]
 Interpretation = Literal["ito", "stratonovich"]
-Function = Callable[[Tensor, State], State]
+# (t, y), or (t, y, args) where the solve has args.
+Function = Callable[..., State]
 Field = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -27,10 +28,11 @@ Field = Callable[[Tensor, Tensor], Tensor]
 class ODETerm:
     """dy/dt = f(t, y).
 
-    `f(t, y)` returns the structure and shapes of `y`, whose leading axis is the batch.
-    `t` has the dtype of `y`: `(batch,)`, or 0-dim where the whole batch shares its
-    steps (`batch="shared"`, or fixed steps on shared `ts`). `f` may use tensors from
-    outside; it always sees the whole batch, in order.
+    `f(t, y)`, or `f(t, y, args)` if the solve is given args, returns the structure and
+    shapes of `y`, whose leading axis is the batch. `t` has the dtype of `y`:
+    `(batch,)`, or 0-dim where the whole batch shares its steps (`batch="shared"`, or
+    fixed steps on shared `ts`). `f` may use tensors from outside; it always sees the
+    whole batch, in order.
 
     Raises TypeError if f is not callable.
     """
@@ -45,9 +47,9 @@ class ODETerm:
 class SDETerm:
     """dy = drift(t, y) dt + diffusion(t, y) dW.
 
-    Both take `(t, y)` as `ODETerm` does. `noise`: "diagonal" (diffusion has y's shape,
-    one Brownian motion per entry), "scalar" (y's shape, one per sample), "additive"
-    (`(batch, dim, noise_dim)` for a state `(batch, dim)`, independent of y).
+    Both are called as the field of an `ODETerm`. `noise`: "diagonal" (diffusion has
+    y's shape, one Brownian motion per entry), "scalar" (y's shape, one per sample),
+    "additive" (`(batch, dim, noise_dim)` for a state `(batch, dim)`, independent of y).
     `interpretation` "ito" or "stratonovich" must fit the method.
 
     Raises TypeError or ValueError naming the argument.
@@ -88,13 +90,15 @@ class Layout:
     """How the engine's rows stand for the user's batch.
 
     `shared`: one row for the whole batch. `reverse`: the engine's time is minus the
-    user's. `common`: the user's functions see one time for all samples.
+    user's. `common`: the user's functions see one time for all samples. `args` is what
+    they take after time and state, None for nothing.
     """
 
     structure: Structure
     shared: bool
     reverse: bool
     common: bool = False
+    args: Any = None
 
     @property
     def rows(self) -> int:
@@ -111,26 +115,38 @@ class Layout:
         structure = self.structure
         return y.reshape(structure.batch, structure.width) if self.shared else y
 
+    def clock(self, t: Tensor) -> Tensor:
+        """Engine time as the user's functions see it.
+
+        One sample is stepped with times that are plain numbers, and a shared batch has
+        one time.
+        """
+        if self.shared and t.ndim:
+            t = t[0]
+        elif not (t.ndim or self.shared or self.common):
+            t = t.unsqueeze(0)
+        return -t if self.reverse else t
+
+    def call(self, function: Function, t: Tensor, state: State) -> State:
+        """A user's function at user time."""
+        if self.args is None:
+            return function(t, state)
+        return function(t, state, self.args)
+
     def fit(self, function: Function, name: str) -> Field:
         """A user's function in engine layout; time runs the user's way.
 
         Called at every stage, so the common state, one real tensor, has a short way.
         """
-        structure, shared, reverse = self.structure, self.shared, self.reverse
-        # One sample is stepped with times that are plain numbers.
-        alone = structure.batch == 1 and not shared and not self.common
+        structure, shared = self.structure, self.shared
+        clock, call = self.clock, self.call
 
         def watched(t: Tensor, y: Tensor, state: State) -> State:
-            if shared and t.ndim:
-                t = t[0]
-            elif alone and not t.ndim:
-                t = t.unsqueeze(0)
-            if reverse:
-                t = -t
+            t = clock(t)
             if y.is_inference():
-                return function(t, state)
+                return call(function, t, state)
             version = y._version
-            value = function(t, state)
+            value = call(function, t, state)
             if y._version != version:
                 raise ValueError(
                     f"{name} changed y in place, which would corrupt the solution; "
@@ -211,8 +227,7 @@ class BoundSDE:
     def _matrix(self, t: Tensor, y: Tensor) -> Tensor:
         layout = self.layout
         state = layout.structure.unflatten(layout.to_batch(y))
-        clock = t[0] if layout.shared and t.ndim else t
-        value = self.term.diffusion(clock, state)
+        value = layout.call(self.term.diffusion, layout.clock(t), state)
         width = layout.to_batch(y).shape[1]
         wanted = (layout.structure.batch, width, self.term.noise_dim)
         if not isinstance(value, Tensor) or value.shape != wanted:

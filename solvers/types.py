@@ -20,7 +20,11 @@ class Status(IntEnum):
     SUCCESS = 0
     MAX_STEPS = 1
     STEP_UNDERFLOW = 2
-    NON_FINITE = 3
+    NON_FINITE_FIELD = 3
+    NON_FINITE_STATE = 4
+    EVENT = 5
+    NON_FINITE_EVENT = 6
+    MAX_EVENTS = 7
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,13 @@ MAY_IMPORT = {
 }
 # Inside the solvers a file imports files of its own row or of rows above it.
 SOLVER_ROWS = [
-    {"types", "stages", "tableau", "tableaus", "state", "term"},
+    {"types", "stages", "tableau", "tableaus", "state", "term", "tolerances", "watch"},
     {"path", "control", "brownian"},
     {"stepper", "runge_kutta", "stochastic", "methods"},
-    {"controller", "initial_step", "problem"},
-    {"tape", "dense", "loop", "march"},
+    {"controller", "stops", "initial_step", "problem"},
+    {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},
+    {"times", "moving_ends", "salvage", "engine", "hybrid"},
     {"solution", "failure", "solve"},
 ]
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from nde.solvers.adjoint.forward import evaluations, fill, find_steps
 from nde.solvers.adjoint.outcome import Outcome
-from nde.solvers.march import Schedule, fixed_tape, march, replay_of
+from nde.solvers.march import fixed_tape, march
 from nde.solvers.problem import Problem
+from nde.solvers.schedule import Schedule, replay_of
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 from nde.solvers import initial_step, loop
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.controller import PID
-from nde.solvers.march import March, Schedule, fixed_tape, march
+from nde.solvers.march import March, fixed_tape, march
 from nde.solvers.problem import Problem
+from nde.solvers.schedule import Schedule
 from nde.solvers.tape import Tape
 from nde.solvers.types import Status
 
@@ -40,7 +41,7 @@ def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     """A fixed grid's tape with the values of its march."""
     step, row = blank.step, blank.row
     finite = torch.isfinite(result.y_end).all(dim=1)
-    failed = torch.full_like(blank.status, int(Status.NON_FINITE))
+    failed = torch.full_like(blank.status, int(Status.NON_FINITE_FIELD))
     states = torch.stack(result.states)[step, row] if result.states else None
     carry: tuple[Tensor, ...] = ()
     if result.states and result.carries[0]:

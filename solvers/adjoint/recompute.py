@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from nde.solvers.adjoint.forward import evaluations, find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
-from nde.solvers.march import Schedule, replay_of
 from nde.solvers.problem import Problem
+from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.tape import Tape
 
 
@@ -123,7 +123,8 @@ def _step_vjp(
     t, inc = replay.plan.step(j, y.dtype)
     with torch.enable_grad():
         stages = problem.stepper.workspace(y, graph=True)
-        out = problem.stepper.step(problem.term, t, y, inc, carry, stages)
+        begun = replay.plan.begin(problem, j, y, carry)
+        out = problem.stepper.step(problem.term, t, y, inc, begun, stages)
         outputs: list[Tensor] = [out.y1, *out.carry]
         weights: list[Tensor] = [y_grad, *carry_grad]
         if g_polynomials is not None and g_polynomials.numel():

@@ -15,6 +15,7 @@ from nde.solvers.stages import Stages
 from nde.solvers.state import structure_of
 from nde.solvers.tape import Tape
 from nde.solvers.term import Bound, Layout, bind
+from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Increment, Step, StepOut
 
 NAN = float("nan")
@@ -82,7 +83,7 @@ def problem(
             factor_min=0.25,
             factor_max=4.0,
             first_step=settings["first"],
-        ),
+        ).with_gains((0.0, 1.0, 0.0)),
         t0=torch.zeros(rows, **f64),
         t1=end,
         y0=y0,
@@ -90,6 +91,7 @@ def problem(
         dense=False,
         keep=True,
         max_steps=settings["max_steps"],
+        tolerances=Tolerances(0.0, 1.0),
     )
 
 
@@ -144,7 +146,7 @@ def test_a_non_finite_error_rejects_and_shrinks(
 @BOTH
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(NAN, Status.NON_FINITE), (1e3, Status.STEP_UNDERFLOW)],
+    [(NAN, Status.NON_FINITE_FIELD), (1e3, Status.STEP_UNDERFLOW)],
     ids=["nan", "large"],
 )
 def test_endless_rejection_underflows(
@@ -209,7 +211,7 @@ def test_a_finished_row_rests(f64: KIND) -> None:
 def test_a_failed_row_rests_and_spares_the_others(f64: KIND) -> None:
     p = problem([[1.0, 1.0], [NAN, 1.0]], [100.0, 100.0], f64)
     tape = loops.run_masked(p, ())
-    assert tape.status.tolist() == [Status.NON_FINITE, Status.SUCCESS]
+    assert tape.status.tolist() == [Status.NON_FINITE_FIELD, Status.SUCCESS]
     assert tape.t_end.tolist() == [1.0, 100.0]
     assert tape.accepted[1] >= 100
     assert tape.y_end.isfinite().all()
@@ -241,7 +243,7 @@ def test_looking_less_often_changes_nothing(
 )
 def test_controller_formula(gains: dict[str, float], f64: KIND) -> None:
     """h' = h s r^-(p+i+d)/k r1^(p+2d)/k r2^-d/k, in tensors and in numbers alike."""
-    pid = PID(**gains, safety=0.8)
+    pid = PID(**gains, safety=0.8).with_gains((0.0, 1.0, 0.0))
     p, i, d = (gains.get(name, 0.0) for name in ("pcoeff", "icoeff", "dcoeff"))
     ratios = [0.3, 0.9, 1.7, 0.6, 0.05, 1.0]
     kept = [1.0, 1.0]

@@ -1,0 +1,247 @@
+"""One run of the engine: a problem laid out, solved, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nde.solvers.adjoint import Adjoint, Direct
+from nde.solvers.adjoint.captured import captured_tensors
+from nde.solvers.adjoint.forward import find_steps, plain, start
+from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.brownian import BrownianGrid, fresh_seed
+from nde.solvers.controller import PID, Controller, StepTo
+from nde.solvers.locate import cut_at_events
+from nde.solvers.moving_ends import moving_end, moving_events, moving_start
+from nde.solvers.problem import Problem
+from nde.solvers.salvage import cut_short, failed, last_good_steps, reached
+from nde.solvers.schedule import Schedule, fixed_grid
+from nde.solvers.stepper import Stepper
+from nde.solvers.stops import engine_times, stops_of
+from nde.solvers.term import BoundSDE, Layout, Term, bind
+from nde.solvers.times import snap
+from nde.solvers.tolerances import Tolerances
+from nde.solvers.types import Status
+from nde.solvers.watch import Event, Watch
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same from run to run of a solve."""
+
+    term: Term
+    layout: Layout
+    stepper: Stepper
+    controller: Controller
+    tolerances: Tolerances
+    adjoint: Adjoint
+    noise: BrownianGrid | None
+    events: tuple[Event, ...]
+    dense: bool
+    max_steps: int
+    throw: bool
+
+    @property
+    def fixed(self) -> bool:
+        """Whether steps are known beforehand."""
+        return not isinstance(self.controller, PID)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: `reads (rows, T)` and `t_end (rows,)` with their graph.
+
+    `active (rows,)` are the rows that it moved.
+    """
+
+    problem: Problem
+    outcome: Outcome
+    layout: Layout
+    reads: Tensor
+    probes: Tensor | None
+    t_end: Tensor
+    active: Tensor
+
+
+def run(
+    setup: Setup,
+    y0: Tensor,
+    reads: Tensor,
+    probes: Tensor | None,
+    fired: Tensor | None = None,
+) -> Run:
+    """Solve from `reads[:, 0]` to `reads[:, -1]`.
+
+    `y0 (rows, dim)`, `reads (rows, T)` engine times, both with their graph; `probes`
+    as `read_times` gives them; `fired (channels, rows)` as for `Watch`.
+    """
+    layout, controller = setup.layout, setup.controller
+    graph = torch.is_grad_enabled() and reads.requires_grad
+    moving = reads if graph else reads.detach()
+    t0 = moving[:, 0].detach().contiguous()
+    t1 = moving[:, -1].detach().contiguous()
+    moving = snap(moving, t0, t1)
+    wanted = moving.detach()
+    if probes is not None:
+        wanted = torch.cat([wanted, probes.detach().reshape(layout.rows, -1)], dim=1)
+    term = bind(setup.term, layout)
+    gap = y0.dtype if setup.stepper.has_interpolant else None
+    problem = Problem(
+        term=term,
+        stepper=setup.stepper,
+        controller=controller,
+        t0=t0,
+        t1=t1,
+        y0=y0,
+        reads=wanted.contiguous(),
+        dense=setup.dense,
+        keep=torch.is_grad_enabled(),
+        max_steps=setup.max_steps,
+        tolerances=setup.tolerances,
+        stops=stops_of(controller, layout, t0, t1, gap),
+        grid=(
+            engine_times("times", controller.times, layout, t0)
+            if isinstance(controller, StepTo)
+            else None
+        ),
+        watch=Watch(setup.events, layout, fired) if setup.events else None,
+        common=layout.common,
+    )
+    begun = moving_start(problem, moving[:, 0]) if graph else problem
+    outcome = _steps(setup, begun)
+    t_end = outcome.tape.t_end
+    if graph:
+        outcome = moving_end(problem, outcome, moving[:, -1])
+    if setup.events:
+        outcome, t_end = moving_events(problem, outcome)
+    return Run(
+        problem=problem,
+        outcome=outcome,
+        layout=layout,
+        reads=moving,
+        probes=probes,
+        t_end=t_end,
+        active=t1 > t0,
+    )
+
+
+def _steps(setup: Setup, problem: Problem) -> Outcome:
+    """The steps of a problem, with the rows that failed put to rest."""
+    if not setup.fixed:
+        return _run(setup, problem, None)
+    noise = setup.noise
+    if isinstance(problem.term, BoundSDE) and noise is None:
+        noise = BrownianGrid(fresh_seed())
+    plan = fixed_grid(problem, noise)
+    channel: Tensor | None = None
+    if problem.watch is not None:
+        plan, channel = cut_at_events(problem, plan)
+        problem = replace(problem, common=False)
+    outcome = _run(setup, problem, plan)
+    tape = outcome.tape
+    if channel is not None:
+        ended = (channel >= 0) & (tape.status == Status.SUCCESS)
+        last = (plan.t + plan.h).amax(dim=0) if plan.steps else problem.t1
+        tape = replace(
+            tape,
+            status=torch.where(ended, int(Status.EVENT), tape.status),
+            t_end=torch.where(ended, last, tape.t_end),
+            channel=channel,
+        )
+        outcome = replace(outcome, tape=tape)
+    status = tape.status
+    if bool((status == Status.NON_FINITE_FIELD).any()):
+        steps = last_good_steps(problem, plan)
+        broken = status == Status.NON_FINITE_FIELD
+        t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
+        if not setup.throw:
+            rest = replace(problem, common=False)
+            outcome = _run(setup, rest, cut_short(plan, steps))
+        outcome = failed(outcome, status, t_end, channel)
+    return outcome
+
+
+def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
+    if not torch.is_grad_enabled():
+        return plain(problem, find_steps(problem, plan, _first_call(problem)))
+    adjoint = setup.adjoint
+    if isinstance(adjoint, Direct) and plan is not None:
+        return adjoint.run(problem, plan, _first_call(problem), ())
+    carry, captured = _watched_start(problem)
+    if not (problem.y0.requires_grad or captured):
+        return plain(problem, find_steps(problem, plan, carry))
+    return adjoint.run(problem, plan, carry, captured)
+
+
+def _first_call(problem: Problem) -> tuple[Tensor, ...]:
+    """The first carry; an error of the user's functions is told what they got."""
+    return _explained(problem, lambda: start(problem))
+
+
+def _explained(
+    problem: Problem, call: Callable[[], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    try:
+        return call()
+    except Exception as error:
+        layout = problem.term.layout
+        t = layout.clock(problem.start_time)
+        leaves = ", ".join(
+            str((layout.structure.batch, *leaf.shape))
+            for leaf in layout.structure.leaves
+        )
+        shape = "0-dim" if t.ndim == 0 else f"of shape {tuple(t.shape)}, one per sample"
+        hint = "" if t.ndim == 0 else "; t[:, None] combines with a state (batch, dim)"
+        error.add_note(
+            f"This was the first call of the solve: t is {shape}{hint}; the state has "
+            f"shape {leaves}"
+            + ("" if layout.args is None else "; args are passed third")
+        )
+        raise
+
+
+def _watched_start(
+    problem: Problem,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The first carry, and the tensors requiring grad that the term uses."""
+    carry: tuple[Tensor, ...] = ()
+
+    def call() -> tuple[Tensor, ...]:
+        nonlocal carry
+        carry = start(problem)
+        if not carry and problem.rows:
+            problem.term.probe(problem.start_time, problem.y0)
+        return carry
+
+    term = problem.term
+    functions = (
+        (term.term.drift, term.term.diffusion)
+        if isinstance(term, BoundSDE)
+        else (term.term.f,)
+    )
+    captured = captured_tensors(
+        lambda: _explained(problem, call), functions, (problem.y0,)
+    )
+    # A first call may leave out what later ones use.
+    seen = {id(tensor) for tensor in captured}
+    unused = {
+        id(tensor): tensor
+        for tensor in _tensors(term.layout.args)
+        if tensor.requires_grad and id(tensor) not in seen
+    }
+    return carry, (*captured, *unused.values())
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Every tensor in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []

@@ -1,0 +1,72 @@
+"""Solves with resets: a sample that meets an event goes on from another state.
+
+Every round runs the whole batch from each sample's last event to its next; samples that
+have ended rest. Rounds are joined by ordinary autograd: the time and the state in which
+one ends, both with their graph, are where the next begins.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nde.solvers.engine import Run, Setup, run
+from nde.solvers.types import Status
+from nde.solvers.watch import Watch
+
+
+def run_with_resets(
+    setup: Setup, y0: Tensor, reads: Tensor, probes: Tensor | None, max_events: int
+) -> tuple[tuple[Run, ...], Tensor]:
+    """Runs from event to event, and the status `(rows,)` in which each row ended."""
+    rows = y0.shape[0]
+    end = reads[:, -1:]
+    start, y, fired = reads[:, :1], y0, None
+    status = torch.full((rows,), int(Status.SUCCESS), device=y0.device)
+    going = torch.ones(rows, dtype=torch.bool, device=y0.device)
+    runs: list[Run] = []
+    for count in range(max_events + 1):
+        # A row that has ended rests where it is.
+        until = torch.where(going.unsqueeze(1), end, start)
+        ahead = torch.maximum(torch.minimum(reads, until), start)
+        done = run(setup, y, torch.cat([start, ahead, until], 1), probes, fired)
+        runs.append(done)
+        tape = done.outcome.tape
+        moved = going & done.active
+        status = torch.where(moved, tape.status, status)
+        assert tape.channel is not None
+        channel = torch.where(moved, tape.channel, -1)
+        y, again = _reset(setup, done, channel)
+        going = again & (done.t_end < end[:, 0]).detach()
+        start = done.t_end.unsqueeze(1)
+        status = torch.where(again & ~going, int(Status.SUCCESS), status)
+        if not bool(going.any()):
+            break
+        if count == max_events:
+            status = torch.where(going, int(Status.MAX_EVENTS), status)
+            break
+        assert done.problem.watch is not None
+        number = torch.arange(done.problem.watch.channels, device=y0.device)
+        fired = (number.unsqueeze(1) == channel) & going
+    return tuple(runs), status
+
+
+def _reset(setup: Setup, done: Run, channel: Tensor) -> tuple[Tensor, Tensor]:
+    """States after the resets of the events that fired, and which rows had one."""
+    layout, watch = setup.layout, done.problem.watch
+    assert isinstance(watch, Watch)
+    y = done.outcome.y_end
+    again = torch.zeros_like(channel, dtype=torch.bool)
+    each = watch.channels // len(setup.events)
+    for number, event in enumerate(setup.events):
+        fires = torch.div(channel, each, rounding_mode="floor") == number
+        fires = fires & (channel >= 0)
+        if event.reset is None or not bool(fires.any()):
+            continue
+        state = layout.structure.unflatten(layout.to_batch(done.outcome.y_end))
+        clock = layout.clock(done.t_end.to(y.dtype))
+        value = layout.call(event.reset, clock, state)
+        new = layout.to_engine(value, f"the reset of event {number}")
+        y = torch.where(fires.unsqueeze(1), new, y)
+        again = again | fires
+    return y, again

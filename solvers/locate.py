@@ -1,0 +1,246 @@
+"""Locating events: in which step a sign changed, and where in that step.
+
+Loops watch signs at the ends of accepted steps and hold on to the step in which one
+changed. Where in it is found afterwards on its interpolant, and the step is then taken
+once more with the length that ends there, so that every replay and every gradient sees
+an ordinary last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nde.solvers.dense import evaluate
+from nde.solvers.problem import Problem
+from nde.solvers.schedule import Schedule, schedule
+from nde.solvers.stages import Stages
+from nde.solvers.tape import Tape
+from nde.solvers.types import Increment, Status, StepOut
+from nde.solvers.watch import Watch
+
+# Halvings of a step in the search for a root: down to rounding.
+_HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class Held:
+    """The step of each row in which a sign changed, `(rows, ...)`; `h` zero without.
+
+    `sign (channels, rows)` are those at its start.
+    """
+
+    t: Tensor
+    h: Tensor
+    y: Tensor
+    carry: tuple[Tensor, ...]
+    sign: Tensor
+
+    @staticmethod
+    def none(problem: Problem, sign: Tensor, carry: tuple[Tensor, ...]) -> Held:
+        """Nothing held yet."""
+        t0 = problem.t0
+        return Held(t0, torch.zeros_like(t0), problem.y0.detach(), carry, sign)
+
+    def update(
+        self,
+        seen: Tensor,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        carry: tuple[Tensor, ...],
+        sign: Tensor,
+    ) -> Held:
+        """With the steps of rows `seen` taken over."""
+        wide = seen.unsqueeze(1)
+        return Held(
+            torch.where(seen, t, self.t),
+            torch.where(seen, h, self.h),
+            torch.where(wide, y, self.y),
+            tuple(
+                torch.where(wide, new, old)
+                for new, old in zip(carry, self.carry, strict=True)
+            ),
+            torch.where(seen, sign, self.sign),
+        )
+
+
+def crossings(
+    problem: Problem,
+    sign: Tensor,
+    t: Tensor,
+    y: Tensor,
+    inc: Increment,
+    out: StepOut,
+    stages: Stages | None,
+) -> tuple[Tensor, Tensor]:
+    """Channels that changed sign in a step `(channels, rows)`, and the new signs.
+
+    `t (rows,)`; `sign` are those at the start.
+    """
+    watch = problem.watch
+    assert watch is not None
+    dt = inc.dt
+    h = dt.squeeze(1) if isinstance(dt, Tensor) else t.new_full(t.shape, dt)
+    changed = torch.zeros_like(sign, dtype=torch.bool)
+    if watch.samples:
+        rows = torch.arange(problem.rows, device=y.device)
+        start = t if isinstance(dt, Tensor) else float(t)
+        polynomials = problem.polynomials_of(rows, start, y, inc, out, stages)
+        for i in range(1, watch.samples + 1):
+            theta = torch.full_like(h, i / (watch.samples + 1)).to(y.dtype)
+            inside = evaluate(polynomials, h.to(y.dtype), theta)
+            value = watch.values(t + h * theta, inside)
+            found, sign = watch.look(sign, value)
+            changed = changed | found
+    found, sign = watch.look(sign, watch.values(t + h, out.y1))
+    return changed | found, sign
+
+
+def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
+    """A tape whose last steps end at the events that were seen in them."""
+    watch = problem.watch
+    assert watch is not None
+    seen = held.h > 0
+    none = torch.full_like(tape.status, -1)
+    if not bool(seen.any()):
+        return replace(tape, channel=none)
+    theta, channel, finite = _roots(problem, held)
+    # A root at the very start of a step still needs a step to end in.
+    length = torch.where(seen, held.h * theta.clamp_min(1e-12), 0.0)
+    entry = tape.index.gather(0, (tape.accepted - 1).clamp_min(0).unsqueeze(0))[0]
+    entry, rows = entry[seen], seen.nonzero().view(-1)
+    stepper, dtype = problem.stepper, problem.y0.dtype
+    stages = stepper.workspace(held.y, graph=False)
+    inc = Increment(length.to(dtype).unsqueeze(1))
+    out = stepper.step(problem.term, held.t, held.y, inc, held.carry, stages)
+    polynomials = tape.polynomials
+    slot = tape.slot[entry]
+    if bool((slot >= 0).any()):
+        found = problem.polynomials_of(rows, held.t, held.y, inc, out, stages)
+        polynomials = polynomials.index_put((slot[slot >= 0],), found[slot >= 0])
+    wide = seen.unsqueeze(1)
+    failed = seen & ~finite
+    status = torch.where(seen, int(Status.EVENT), tape.status)
+    return replace(
+        tape,
+        h=tape.h.index_put((entry,), length[seen]),
+        error=tape.error.index_put((entry,), problem.error_ratio(held.y, out)[seen]),
+        stiffness=tape.stiffness.index_put(
+            (entry,), problem.stiffness(held.y, out)[seen]
+        ),
+        polynomials=polynomials,
+        y_end=torch.where(wide, out.y1, tape.y_end),
+        carry_end=tuple(
+            torch.where(wide, new, old)
+            for new, old in zip(out.carry, tape.carry_end, strict=True)
+        ),
+        t_end=torch.where(seen, held.t + length, tape.t_end),
+        status=torch.where(failed, int(Status.NON_FINITE_EVENT), status),
+        channel=torch.where(seen & finite, channel, none),
+    )
+
+
+@torch.no_grad()
+def cut_at_events(problem: Problem, plan: Schedule) -> tuple[Schedule, Tensor]:
+    """A plan whose rows rest after their first event, and its `channel (rows,)`.
+
+    -1 where a row meets none.
+    """
+    watch, stepper = problem.watch, problem.stepper
+    assert watch is not None
+    y = problem.y0.detach()
+    now = problem.start_time
+    carry = stepper.start(problem.term, now, y)
+    stages = stepper.workspace(y, graph=False)
+    sign = watch.begin(problem.t0, y)
+    held = Held.none(problem, sign, carry)
+    going = torch.ones_like(problem.t0, dtype=torch.bool)
+    number = torch.full_like(problem.t0, plan.steps, dtype=torch.int64)
+    for j in range(plan.steps):
+        t, inc = plan.step(j, y.dtype)
+        carry = plan.begin(problem, j, y, carry)
+        out = stepper.step(problem.term, t, y, inc, carry, stages)
+        crossed, new = crossings(problem, sign, plan.t[j], y, inc, out, stages)
+        seen = crossed.any(dim=0) & going & (plan.h[j] > 0)
+        held = held.update(seen, plan.t[j], plan.h[j], y, carry, sign)
+        number = torch.where(seen, j, number)
+        going = going & ~seen
+        sign = torch.where(plan.h[j] > 0, new, sign)
+        y, carry = out.y1, out.carry
+        if not bool(going.any()):
+            break
+    seen = held.h > 0
+    theta, channel, _ = _roots(problem, held)
+    step = torch.arange(plan.steps, device=y.device).unsqueeze(1)
+    last = held.t + held.h * theta
+    h = torch.where(step == number, held.h * theta.clamp_min(1e-12), plan.h)
+    h = torch.where(step > number, 0.0, h)
+    t = torch.where(step > number, last, plan.t)
+    fresh = None if plan.fresh is None else plan.fresh & (step <= number)
+    cut = schedule(t, h, plan.noise, fresh=fresh)
+    return cut, torch.where(seen, channel, -1)
+
+
+def _roots(problem: Problem, held: Held) -> tuple[Tensor, Tensor, Tensor]:
+    """The first root in each row's held step: `(theta, channel, finite)`, `(rows,)`.
+
+    `theta` float64 in [0, 1] is on the far side of the root, so that what follows does
+    not meet the same one again.
+    """
+    watch, stepper, dtype = problem.watch, problem.stepper, problem.y0.dtype
+    assert watch is not None
+    stages = stepper.workspace(held.y, graph=False)
+    inc = Increment(held.h.to(dtype).unsqueeze(1))
+    out = stepper.step(problem.term, held.t, held.y, inc, held.carry, stages)
+    rows = torch.arange(problem.rows, device=held.y.device)
+    polynomials = problem.polynomials_of(rows, held.t, held.y, inc, out, stages)
+    h = held.h.to(dtype)
+
+    def values(theta: Tensor) -> Tensor:
+        inside = evaluate(polynomials, h, theta.to(dtype))
+        return watch.values(held.t + held.h * theta, inside)
+
+    finite = torch.isfinite(watch.values(held.t, held.y)).all(dim=0)
+    best = torch.ones_like(held.t)
+    channel = torch.zeros_like(rows)
+    for number in range(held.sign.shape[0]):
+        low, high, sign, found = _bracket(watch, number, held, values, out.y1)
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            value = values(middle)[number]
+            finite = finite & torch.isfinite(value)
+            past = value.sign() * sign <= 0
+            high = torch.where(past, middle, high)
+            low = torch.where(past, low, middle)
+        first = found & (high <= best) if number else found
+        best = torch.where(first, high, best)
+        channel = torch.where(first, number, channel)
+    return best, channel, finite
+
+
+def _bracket(
+    watch: Watch,
+    number: int,
+    held: Held,
+    values: Callable[[Tensor], Tensor],
+    end: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where a channel first changes sign: `(low, high, sign at low, found)`."""
+    sign = held.sign
+    low, high = torch.zeros_like(held.t), torch.ones_like(held.t)
+    before, at_low = torch.zeros_like(held.t), sign[number]
+    found = torch.zeros_like(held.t, dtype=torch.bool)
+    looks = [i / (watch.samples + 1) for i in range(1, watch.samples + 1)]
+    for look in (*looks, 1.0):
+        theta = torch.full_like(held.t, look)
+        value = values(theta) if look < 1.0 else watch.values(held.t + held.h, end)
+        crossed, new = watch.look(sign, value)
+        first = crossed[number] & ~found
+        low, high = torch.where(first, before, low), torch.where(first, theta, high)
+        at_low = torch.where(first, sign[number], at_low)
+        found, sign, before = found | first, new, theta
+    return low, high, at_low, found

@@ -1,0 +1,62 @@
+"""What is kept of a fixed grid on which a row failed.
+
+Such a row is sent along the grid once more with the steps after its last good one taken
+out, so that neither its values nor the gradients of what all rows share are NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nde.solvers.adjoint.forward import find_steps, start
+from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.problem import Problem
+from nde.solvers.schedule import Schedule, schedule
+
+
+def last_good_steps(problem: Problem, plan: Schedule) -> Tensor:
+    """Steps of a fixed grid that each row can take `(rows,)`.
+
+    One fewer than it took before its state was not finite: the field at the state
+    before that is known to be finite.
+    """
+    with torch.no_grad():
+        kept = replace(problem, y0=problem.y0.detach(), keep=True, dense=False)
+        tape = find_steps(kept, plan, start(kept))
+    finite = torch.stack(
+        [torch.isfinite(tape.states(j)[0]).all(dim=1) for j in range(plan.steps)]
+    )
+    whole = torch.isfinite(tape.y_end).all(dim=1)
+    good = (finite.long().cumprod(0).sum(0) - 2).clamp_min(0)
+    return torch.where(whole, plan.steps, good)
+
+
+def cut_short(plan: Schedule, steps: Tensor) -> Schedule:
+    """A plan whose rows rest after so many steps."""
+    number = torch.arange(plan.steps, device=steps.device).unsqueeze(1)
+    most = int(((number < steps) & (plan.h > 0)).any(dim=1).sum())
+    taken = number[:most] < steps
+    last = plan.t.gather(0, steps.clamp_max(plan.steps - 1).unsqueeze(0))
+    t = torch.where(taken, plan.t[:most], last)
+    noise = plan.noise
+    if noise is not None:
+        noise = noise[:most] * taken.unsqueeze(2)
+    fresh = None if plan.fresh is None else plan.fresh[:most]
+    return schedule(t, plan.h[:most] * taken, noise, fresh=fresh)
+
+
+def reached(plan: Schedule, steps: Tensor, problem: Problem) -> Tensor:
+    """The time that each row got to in so many steps: `(rows,)`."""
+    knots = torch.cat([plan.t, problem.t1.unsqueeze(0)])
+    return knots.gather(0, steps.unsqueeze(0)).squeeze(0)
+
+
+def failed(
+    outcome: Outcome, status: Tensor, t_end: Tensor, channel: Tensor | None
+) -> Outcome:
+    """An outcome with the status and the times reached of a run cut short."""
+    tape = replace(outcome.tape, status=status, t_end=t_end, channel=channel)
+    return replace(outcome, tape=tape)

@@ -1,0 +1,196 @@
+"""Schedules: steps that are known beforehand, on a fixed grid or from a tape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nde.solvers.brownian import BrownianGrid
+from nde.solvers.controller import FixedSteps, StepTo
+from nde.solvers.problem import Problem
+from nde.solvers.tape import Tape
+from nde.solvers.term import BoundSDE
+from nde.solvers.types import Increment, Step
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps to take: start and length of each, as Python numbers where all rows share.
+
+    `t`, `h` `(steps, rows)` float64; a length of zero rests. `fresh (steps, rows)`
+    where a step begins anew after a jump of the field, None where none does.
+    `noise (steps, batch, m)`.
+    """
+
+    t: Tensor
+    h: Tensor
+    fresh: Tensor | None
+    noise: Tensor | None
+    shared: list[tuple[float, float]] | None
+    restarts: frozenset[int]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the longest row."""
+        return self.t.shape[0]
+
+    def step(self, j: int, dtype: torch.dtype) -> tuple[Step, Increment]:
+        """Start and increment of step j."""
+        w = None if self.noise is None else self.noise[j]
+        if self.shared is not None:
+            t, h = self.shared[j]
+            return t, Increment(h, w, j)
+        return self.t[j], Increment(self.h[j].to(dtype).unsqueeze(1), w, j)
+
+    def begin(
+        self, problem: Problem, j: int, y: Tensor, carry: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """The carry that step j sets out with: taken anew in rows past a jump."""
+        if j not in self.restarts or not carry:
+            return carry
+        assert self.fresh is not None
+        return restarted(problem, self.t[j], y, carry, self.fresh[j])
+
+
+def restarted(
+    problem: Problem, t: Tensor, y: Tensor, carry: tuple[Tensor, ...], rows: Tensor
+) -> tuple[Tensor, ...]:
+    """A carry with that of a new start at `t (rows,)` in the given rows."""
+    now = (t[0] if problem.common else t).to(y.dtype)
+    new = problem.stepper.start(problem.term, now, y)
+    wide = rows.unsqueeze(1)
+    return tuple(
+        torch.where(wide, fresh, old) for fresh, old in zip(new, carry, strict=True)
+    )
+
+
+def schedule(
+    t: Tensor,
+    h: Tensor,
+    noise: Tensor | None,
+    common: bool = False,
+    fresh: Tensor | None = None,
+) -> Schedule:
+    """A schedule from `t`, `h` `(steps, rows)`; `common` if all rows are alike."""
+    shared = None
+    if t.shape[1] == 1 or (common and t.shape[1]):
+        shared = list(zip(t[:, 0].tolist(), h[:, 0].tolist(), strict=True))
+    restarts: frozenset[int] = frozenset()
+    if fresh is not None:
+        restarts = frozenset(fresh.any(dim=1).nonzero().view(-1).tolist())
+    return Schedule(t, h, fresh, noise, shared, restarts)
+
+
+def replay_of(tape: Tape) -> Schedule:
+    """The accepted steps of a tape; rows that ended early rest."""
+    t = torch.where(tape.valid, tape.grid(tape.t), tape.t_end)
+    fresh = None if tape.fresh is None else tape.grid(tape.fresh)
+    return schedule(t, tape.grid(tape.h), tape.noise, fresh=fresh)
+
+
+def fixed_grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
+    """The grid that `FixedSteps` or `StepTo` asks for.
+
+    Raises ValueError if it would take more than `max_steps` steps.
+    """
+    # Python numbers, and one copy from the device: a grid is made once per solve.
+    rows = slice(0, 1 if problem.common else None)
+    marks = _marks(problem, rows)
+    segments = _segments(problem, rows)
+    grids = [
+        _grid(segment, mark, problem)
+        for segment, mark in zip(segments, marks, strict=True)
+    ]
+    steps = max(map(len, grids), default=0)
+    ends = problem.t1[rows].tolist()
+    table = problem.t1.new_tensor(
+        [
+            grid + [(end, 0.0, 0.0)] * (steps - len(grid))
+            for grid, end in zip(grids, ends, strict=True)
+        ]
+    )
+    table = table.reshape(len(grids), steps, 3).permute(2, 1, 0).contiguous()
+    t, h, again = table.unbind(0)
+    fresh = again > 0 if problem.stops is not None else None
+    drawn = None
+    if noise is not None:
+        assert isinstance(problem.term, BoundSDE)
+        lengths = h[:, 0] if h.shape[1] == 1 else h
+        drawn = noise.increments(lengths, problem.term.noise_shape, problem.y0.dtype)
+    if problem.common:
+        t, h = t.expand(-1, problem.rows), h.expand(-1, problem.rows)
+        fresh = None if fresh is None else fresh.expand(-1, problem.rows)
+    return schedule(t, h, drawn, problem.common, fresh)
+
+
+# Start, length, and whether the field has just jumped (0 or 1).
+_Planned = tuple[float, float, float]
+
+
+def _marks(problem: Problem, rows: slice) -> list[list[float]]:
+    """Times of each row that its grid must hold, besides the ends of segments."""
+    controller = problem.controller
+    if isinstance(controller, StepTo):
+        assert problem.grid is not None
+        return [sorted(t for t in row if t == t) for row in problem.grid[rows].tolist()]
+    if problem.interpolates:
+        return [[] for _ in problem.t0[rows].tolist()]
+    times, inside = problem.reads[rows].tolist(), problem.interior[rows].tolist()
+    return [
+        sorted({t for t, keep in zip(row, kept, strict=True) if keep})
+        for row, kept in zip(times, inside, strict=True)
+    ]
+
+
+def _segments(problem: Problem, rows: slice) -> list[list[tuple[float, float, bool]]]:
+    """Begin and end of each row's segments, and whether one begins at a jump."""
+    if problem.stops is None:
+        ends = zip(problem.t0[rows].tolist(), problem.t1[rows].tolist(), strict=True)
+        return [[(t0, t1, False)] for t0, t1 in ends]
+    stops = problem.stops
+    columns = (stops.begins[rows], stops.ends[rows], stops.restarts[rows])
+    tables = zip(*(column.tolist() for column in columns), strict=True)
+    return [
+        list(zip(*table, strict=True))[: last + 1]
+        for table, last in zip(tables, stops.last[rows].tolist(), strict=True)
+    ]
+
+
+def _grid(
+    segments: list[tuple[float, float, bool]], marks: list[float], problem: Problem
+) -> list[_Planned]:
+    """One row's steps."""
+    controller = problem.controller
+    assert isinstance(controller, (FixedSteps, StepTo))
+    step = controller.step if isinstance(controller, FixedSteps) else math.inf
+    planned: list[_Planned] = []
+    for begin, end, jumped in segments:
+        knots = [begin, *(t for t in marks if begin < t < end), end]
+        first = len(planned)
+        for left, right in zip(knots[:-1], knots[1:], strict=True):
+            planned.extend(_steps(left, right, step, problem, len(planned)))
+        if jumped and len(planned) > first:
+            t, h, _ = planned[first]
+            planned[first] = (t, h, 1.0)
+    return planned
+
+
+def _steps(
+    left: float, right: float, step: float, problem: Problem, before: int
+) -> list[_Planned]:
+    if not right > left:
+        return []
+    # A remainder of rounding size is no step of its own.
+    count = max(1, math.ceil((right - left) / step * (1.0 - 1e-9)))
+    if before + count > problem.max_steps:
+        raise ValueError(
+            f"step={step} on [{left}, {right}] takes {count} steps, which with the "
+            f"{before} before is more than max_steps={problem.max_steps}; lengthen "
+            "the step or raise max_steps"
+        )
+    size = step if problem.interpolates else (right - left) / count
+    knots = [left, *(left + size * i for i in range(1, count)), right]
+    return [(t, u - t, 0.0) for t, u in zip(knots[:-1], knots[1:], strict=True)]

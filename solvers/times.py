@@ -1,0 +1,166 @@
+"""Output times: what users give, as the engine reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nde.solvers.term import Layout, SDETerm, Term
+
+
+@dataclass(frozen=True)
+class UserTimes:
+    """Output times as given, with what is not to be read filled in.
+
+    `table (T,)` or `(batch, T)` on the user's device, dtype and graph: times that a
+    mask or NaN leaves out repeat the one before, or the first one. `reverse` if they
+    decrease.
+    """
+
+    table: Tensor
+    reverse: bool
+
+    def engine(self, layout: Layout, like: Tensor) -> Tensor:
+        """Engine times `(rows, T)`, float64, with their graph."""
+        times = self.table.to(device=like.device, dtype=torch.float64)
+        times = -times if self.reverse else times
+        return times.expand(layout.rows, -1) if times.ndim == 1 else times
+
+
+def user_times(ts: object, mask: object, batch: int, term: Term) -> UserTimes:
+    """Check output times and fill gaps.
+
+    Raises TypeError or ValueError naming `ts` or `ts_mask`.
+    """
+    if not isinstance(ts, Tensor):
+        raise TypeError(
+            f"ts must be a torch.Tensor, got {type(ts).__name__}; use torch.tensor(ts)"
+        )
+    if not ts.is_floating_point():
+        raise TypeError(f"ts must be floating, got {ts.dtype}; use ts.float()")
+    if ts.ndim not in (1, 2):
+        raise ValueError(f"ts must be (T,) or (batch, T), got shape {tuple(ts.shape)}")
+    if ts.shape[-1] == 0:
+        raise ValueError("ts is empty; give at least the time of y0")
+    if ts.ndim == 2 and ts.shape[0] != batch:
+        raise ValueError(
+            f"ts has {ts.shape[0]} rows for a batch of {batch}; pass (T,) or "
+            f"({batch}, T)"
+        )
+    if isinstance(term, SDETerm) and ts.requires_grad:
+        raise ValueError(
+            "ts requires grad, but the path of an SDE has no derivative in time; pass "
+            "ts.detach()"
+        )
+    given = ~torch.isnan(ts)
+    if mask is not None:
+        wanted = (batch, ts.shape[-1])
+        if (
+            not isinstance(mask, Tensor)
+            or mask.dtype != torch.bool
+            or mask.shape != wanted
+        ):
+            shown = (
+                f"{mask.dtype} of shape {tuple(mask.shape)}"
+                if isinstance(mask, Tensor)
+                else type(mask).__name__
+            )
+            raise TypeError(
+                f"ts_mask must be a bool tensor of shape {wanted}, True where a time "
+                f"counts, got {shown}"
+            )
+        ts = ts.expand(wanted)
+        if bool((mask & ~given).any()):
+            raise ValueError("ts is NaN where ts_mask says that it counts")
+        given = mask
+    if ts.ndim == 1 and not bool(given.all()):
+        raise ValueError(
+            "ts has NaN entries; in ts of shape (T,) every time must be finite (NaN "
+            "pads rows of ts of shape (batch, T))"
+        )
+    if not bool(torch.isfinite(ts).logical_or(~given).all()):
+        raise ValueError("ts has infinite entries; every time must be finite")
+    if not bool(given.any(dim=-1).all()):
+        row = int((~given.any(dim=-1)).nonzero()[0])
+        raise ValueError(f"ts has no time for sample {row}; give it at least one")
+    table = _filled(ts, given)
+    return UserTimes(table, _direction(table.detach(), given, term))
+
+
+def _filled(ts: Tensor, given: Tensor) -> Tensor:
+    """Times with each gap repeating the time before it, or the first one."""
+    if bool(given.all()):
+        return ts
+    place = torch.arange(ts.shape[1], device=ts.device).expand_as(ts)
+    last = torch.where(given, place, -1).cummax(dim=1).values
+    first = given.long().argmax(dim=1, keepdim=True)
+    return ts.gather(1, torch.where(last < 0, first, last))
+
+
+def _direction(table: Tensor, given: Tensor, term: Term) -> bool:
+    """Whether times decrease; ValueError where they do neither."""
+    rows = table.reshape(-1, table.shape[-1])
+    given = given.reshape(rows.shape)
+    gaps = rows.double().diff(dim=1)
+    reverse = bool((gaps < 0).any()) and not bool((gaps > 0).any())
+    ordered = gaps < 0 if reverse else gaps > 0
+    if table.ndim == 2:
+        # A sample may repeat its last time as padding, and rest there.
+        still = gaps == 0
+        ordered = ordered | (still & (rows[:, 1:] == rows[:, -1:]))
+        ordered = ordered | ~given[:, 1:] | (still & ~given[:, :-1])
+    if not bool(ordered.all()):
+        row, index = (~ordered).nonzero()[0].tolist()
+        where = (
+            f"index {index + 1}" if table.ndim == 1 else f"row {row}, index {index + 1}"
+        )
+        raise ValueError(
+            f"ts must be strictly monotone; the order breaks at {where} "
+            f"({rows[row, index]:.6g} to {rows[row, index + 1]:.6g})"
+        )
+    if reverse and isinstance(term, SDETerm):
+        raise ValueError(
+            "ts decreases, but an SDETerm is solved forward in time; reverse ts"
+        )
+    return reverse
+
+
+def read_times(t: Tensor, name: str, layout: Layout, t0: Tensor, t1: Tensor) -> Tensor:
+    """Times to read as engine times, `(rows, k)` or, given so, `(batch, k)`.
+
+    With their graph. Raises TypeError or ValueError if they do not fit or lie outside
+    the interval.
+    """
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        kind = str(t.dtype) if isinstance(t, Tensor) else type(t).__name__
+        raise TypeError(f"{name} must be a floating tensor, got {kind}")
+    batch = layout.structure.batch
+    if t.ndim not in (1, 2) or (t.ndim == 2 and t.shape[0] != batch):
+        raise ValueError(
+            f"{name} has shape {tuple(t.shape)}; pass (k,) or ({batch}, k)"
+        )
+    times = t.to(device=t0.device, dtype=t0.dtype)
+    times = -times if layout.reverse else times
+    times = times.expand(layout.rows, -1) if times.ndim == 1 else times
+    if layout.shared and times.shape[0] == batch:
+        t0, t1 = t0.expand(batch), t1.expand(batch)
+    ulp = 4.0 * torch.finfo(t.dtype).eps * torch.maximum(t0.abs(), t1.abs())
+    slack = ulp.unsqueeze(1)
+    outside = (times < t0.unsqueeze(1) - slack) | (times > t1.unsqueeze(1) + slack)
+    if bool((outside | ~torch.isfinite(times)).any()):
+        raise ValueError(f"{name} lies outside the interval of the solve, or is NaN")
+    return snap(times, t0, t1).contiguous()
+
+
+def snap(times: Tensor, t0: Tensor, t1: Tensor) -> Tensor:
+    """Times `(rows, k)` inside [t0, t1]; what is t1 but for rounding becomes t1.
+
+    Their graph is kept as it is.
+    """
+    ulp = 8.0 * torch.finfo(t1.dtype).eps * torch.maximum(t0.abs(), t1.abs())
+    plain = torch.maximum(times.detach(), t0.unsqueeze(1))
+    late = plain > (t1 - ulp).unsqueeze(1)
+    plain = torch.where(late & (t1 > t0).unsqueeze(1), t1.unsqueeze(1), plain)
+    return plain + (times - times.detach()) if times.requires_grad else plain
