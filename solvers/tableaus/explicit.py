@@ -1,6 +1,12 @@
-"""Numbers of the explicit Runge-Kutta methods; nothing else lives here."""
+"""Numbers of the explicit Runge-Kutta methods up to order 4, and the table of all."""
 
 from nde.solvers.tableau import ButcherTableau
+from nde.solvers.tableaus.dop853 import DOP853
+from nde.solvers.tableaus.dormand_prince_8 import DOPRI8
+from nde.solvers.tableaus.fifth_order import CASH_KARP, DOPRI5, FEHLBERG45, TSIT5
+from nde.solvers.tableaus.vern6 import VERN6
+from nde.solvers.tableaus.vern7 import VERN7
+from nde.solvers.tableaus.vern9 import VERN9
 
 EULER = ButcherTableau(
     name="euler",
@@ -85,149 +91,87 @@ BOSH3 = ButcherTableau(
     error_order=3,
 )
 
-# Dormand and Prince 1980; error row of Hairer's DOPRI5; interpolant of Shampine 1986.
-DOPRI5 = ButcherTableau(
-    name="dopri5",
-    order=5,
-    c=(0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
-    a=(
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    ),
-    b=(35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0),
-    b_error=(
-        71 / 57600,
-        0.0,
-        -71 / 16695,
-        71 / 1920,
-        -17253 / 339200,
-        22 / 525,
-        -1 / 40,
-    ),
-    dense=(
-        (
-            1.0,
-            -8048581381 / 2820520608,
-            8663915743 / 2820520608,
-            -12715105075 / 11282082432,
-        ),
-        (0.0, 0.0, 0.0, 0.0),
-        (
-            0.0,
-            131558114200 / 32700410799,
-            -68118460800 / 10900136933,
-            87487479700 / 32700410799,
-        ),
-        (
-            0.0,
-            -1754552775 / 470086768,
-            14199869525 / 1410260304,
-            -10690763975 / 1880347072,
-        ),
-        (
-            0.0,
-            127303824393 / 49829197408,
-            -318862633887 / 49829197408,
-            701980252875 / 199316789632,
-        ),
-        (
-            0.0,
-            -282668133 / 205662961,
-            2019193451 / 616988883,
-            -1453857185 / 822651844,
-        ),
-        (0.0, 40617522 / 29380423, -110615467 / 29380423, 69997945 / 29380423),
-    ),
-    dense_order=4,
-    stability=3.3065678926349813,
-    error_order=5,
-    stiffness_pair=(6, 5),
+# Ralston 1962, of least truncation error; the embedded solution is Euler's.
+RALSTON = ButcherTableau(
+    name="ralston",
+    order=2,
+    c=(0.0, 2 / 3),
+    a=((2 / 3,),),
+    b=(1 / 4, 3 / 4),
+    b_error=(-3 / 4, 3 / 4),
+    dense=((1.0, -3 / 4), (0.0, 3 / 4)),
+    dense_order=2,
+    stability=2.0,
+    error_order=2,
 )
 
+# Fehlberg 1969, RK1(2), advancing the solution of order 2.
+FEHLBERG2 = ButcherTableau(
+    name="fehlberg2",
+    order=2,
+    c=(0.0, 1 / 2, 1.0),
+    a=((1 / 2,), (1 / 256, 255 / 256)),
+    b=(1 / 512, 255 / 256, 1 / 512),
+    b_error=(-1 / 512, 0.0, 1 / 512),
+    dense=((1.0, -511 / 512), (0.0, 255 / 256), (0.0, 1 / 512)),
+    dense_order=2,
+    stability=2.007843137254902,
+    error_order=2,
+)
 
-def _quartic(scale: float, roots: tuple[float, float]) -> tuple[float, ...]:
-    """scale * theta^2 (theta - r)(theta - s) as coefficients of theta^1..theta^4."""
-    r, s = roots
-    return (0.0, scale * r * s, -scale * (r + s), scale)
-
-
-def _quartic_monic(scale: float, p: float, q: float) -> tuple[float, ...]:
-    """scale * theta^2 (theta^2 + p theta + q)."""
-    return (0.0, scale * q, scale * p, scale)
-
-
-# Tsitouras 2011, with its free interpolant in the factored form of the paper.
-TSIT5 = ButcherTableau(
-    name="tsit5",
-    order=5,
-    c=(0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0),
-    a=(
-        (0.161,),
-        (-0.008480655492356989, 0.335480655492357),
-        (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
-        (
-            5.325864828439257,
-            -11.748883564062828,
-            7.4955393428898365,
-            -0.09249506636175525,
-        ),
-        (
-            5.86145544294642,
-            -12.92096931784711,
-            8.159367898576159,
-            -0.071584973281401,
-            -0.02826905039406838,
-        ),
-        (
-            0.09646076681806523,
-            0.01,
-            0.4798896504144996,
-            1.379008574103742,
-            -3.290069515436081,
-            2.324710524099774,
-        ),
-    ),
-    b=(
-        0.09646076681806523,
-        0.01,
-        0.4798896504144996,
-        1.379008574103742,
-        -3.290069515436081,
-        2.324710524099774,
-        0.0,
-    ),
-    b_error=(
-        0.00178001105222577714,
-        0.0008164344596567469,
-        -0.007880878010261995,
-        0.1447110071732629,
-        -0.5823571654525552,
-        0.45808210592918697,
-        -1 / 66,
-    ),
+# Heun 1900; the interpolant is the cubic Hermite polynomial, for f(t1, y1).
+HEUN3 = ButcherTableau(
+    name="heun3",
+    order=3,
+    c=(0.0, 1 / 3, 2 / 3),
+    a=((1 / 3,), (0.0, 2 / 3)),
+    b=(1 / 4, 0.0, 3 / 4),
+    extra_c=(1.0,),
+    extra_a=((1 / 4, 0.0, 3 / 4),),
     dense=(
-        (
-            1.0530884977290216 * 1.3299890189751412 * 0.7139816917074209,
-            -1.0530884977290216
-            * (0.7139816917074209 + 1.3299890189751412 * 1.4364028541716351),
-            1.0530884977290216 * (1.4364028541716351 + 1.3299890189751412),
-            -1.0530884977290216,
-        ),
-        _quartic_monic(0.1017, -2.1966568338249754, 1.2949852507374631),
-        _quartic_monic(2.490627285651252793, -2.38535645472061657, 1.57803468208092486),
-        _quartic(-16.54810288924490272, (1.21712927295533244, 0.61620406037800089)),
-        _quartic(47.37952196281928122, (1.203071208372362603, 0.658047292653547382)),
-        _quartic(-34.87065786149660974, (1.2, 2 / 3)),
-        _quartic(2.5, (1.0, 0.6)),
+        (1.0, -5 / 4, 1 / 2),
+        (0.0, 0.0, 0.0),
+        (0.0, 9 / 4, -3 / 2),
+        (0.0, -1.0, 1.0),
     ),
-    dense_order=4,
-    stability=3.5068469938049023,
-    error_order=5,
-    stiffness_pair=(6, 5),
+    dense_order=3,
+    stability=2.5127453266183286,
+)
+
+# Shu and Osher 1988; the interpolant is the cubic Hermite polynomial, for f(t1, y1).
+SSPRK3 = ButcherTableau(
+    name="ssprk3",
+    order=3,
+    c=(0.0, 1.0, 1 / 2),
+    a=((1.0,), (1 / 4, 1 / 4)),
+    b=(1 / 6, 1 / 6, 2 / 3),
+    extra_c=(1.0,),
+    extra_a=((1 / 6, 1 / 6, 2 / 3),),
+    dense=(
+        (1.0, -3 / 2, 2 / 3),
+        (0.0, 1 / 2, -1 / 3),
+        (0.0, 2.0, -4 / 3),
+        (0.0, -1.0, 1.0),
+    ),
+    dense_order=3,
+    stability=2.5127453266183286,
+)
+
+# Kutta 1901, the 3/8 rule; its four stages determine the extension of order 3.
+RK4_38 = ButcherTableau(
+    name="rk4_38",
+    order=4,
+    c=(0.0, 1 / 3, 2 / 3, 1.0),
+    a=((1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
+    b=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
+    dense=(
+        (1.0, -15 / 8, 1.0),
+        (0.0, 15 / 8, -3 / 2),
+        (0.0, 3 / 8, 0.0),
+        (0.0, -3 / 8, 1 / 2),
+    ),
+    dense_order=3,
+    stability=2.785293563405282,
 )
 
 EXPLICIT: dict[str, ButcherTableau] = {
@@ -236,10 +180,22 @@ EXPLICIT: dict[str, ButcherTableau] = {
         EULER,
         MIDPOINT,
         HEUN,
+        HEUN3,
+        SSPRK3,
         RK4,
+        RK4_38,
         HEUN_EULER,
+        RALSTON,
+        FEHLBERG2,
         BOSH3,
+        FEHLBERG45,
+        CASH_KARP,
         DOPRI5,
         TSIT5,
+        VERN6,
+        VERN7,
+        DOPRI8,
+        DOP853,
+        VERN9,
     )
 }

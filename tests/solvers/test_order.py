@@ -15,12 +15,26 @@ COUNTS = {
     3: (32, 64, 128),
     4: (32, 64, 128),
     5: (32, 64, 128),
+    6: (8, 12, 16),
+    7: (16, 24, 32),
+    8: (12, 16, 20),
+    9: (6, 8, 12),
 }
+
+# They miss the conditions of the next order by 2e-6 at most, others by 8e-6 and more:
+# terms so small that above rounding those after them rule, one power of h steeper.
+STEEPER = {"vern6", "vern9"}
 
 
 def slope(counts: tuple[int, ...], errors: list[float]) -> float:
     assert min(errors) > 1e-13, "rounding spoils the slope"
     return float(np.polyfit(np.log(1 / np.array(counts)), np.log(errors), 1)[0])
+
+
+def assert_order(method: str, found: float) -> None:
+    order = EXPLICIT[method].order
+    above = 1.25 if method in STEEPER else 0.15
+    assert order - 0.15 <= found <= order + above
 
 
 @pytest.mark.parametrize("batch", ["per_sample", "shared"])
@@ -42,7 +56,7 @@ def test_order_at_the_end(method: str, batch: str, f64: KIND) -> None:
         )
         assert sol.stats.accepted.tolist() == [count] * len(y0)
         errors.append((sol.ys[:, -1] - exact).abs().max().item())
-    assert slope(COUNTS[order], errors) == pytest.approx(order, abs=0.15)
+    assert_order(method, slope(COUNTS[order], errors))
 
 
 @pytest.mark.parametrize("method", EXPLICIT)
@@ -70,8 +84,8 @@ def test_order_off_the_grid(method: str, f64: KIND) -> None:
         )
         saved.append(largest(sol.ys, ts))
         dense.append(largest(sol.evaluate(between), between))
-    assert slope(counts, saved) == pytest.approx(order, abs=0.15)
-    assert slope(counts, dense) == pytest.approx(order, abs=0.15)
+    assert_order(method, slope(counts, saved))
+    assert_order(method, slope(counts, dense))
 
 
 @pytest.mark.parametrize("method", ["heun_euler", "bosh3", "dopri5", "tsit5"])
