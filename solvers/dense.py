@@ -112,7 +112,7 @@ def read(
     where = torch.full_like(owner, 2 * owners)
     if polynomials.shape[0] and not bool((at_start | at_end).all()):
         found, picked, h, theta = pick(problem, tape, times, polynomials)
-        sources.append(evaluate(picked, h, theta))
+        sources.append(evaluate(picked, h, theta).to(y_end.dtype))
         first = 2 * owners + 1
         where[found] = torch.arange(first, first + len(h), device=times.device)
     where = torch.where(at_end, owner + owners, where)

@@ -140,7 +140,6 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
     channel: Tensor | None = None
     if problem.watch is not None:
         plan, channel = cut_at_events(problem, plan)
-        problem = replace(problem, common=False)
     outcome = _run(setup, problem, plan)
     tape = outcome.tape
     if channel is not None:

@@ -180,8 +180,9 @@ def cut_at_events(problem: Problem, plan: Schedule) -> tuple[Schedule, Tensor]:
     h = torch.where(step == number, held.h * theta.clamp_min(1e-12), plan.h)
     h = torch.where(step > number, 0.0, h)
     t = torch.where(step > number, last, plan.t)
-    fresh = None if plan.fresh is None else plan.fresh & (step <= number)
-    cut = schedule(t, h, plan.noise, fresh=fresh)
+    most = int((h > 0).any(dim=1).sum())
+    fresh = None if plan.fresh is None else (plan.fresh & (step <= number))[:most]
+    cut = schedule(t[:most], h[:most], None, fresh=fresh)
     return cut, torch.where(seen, channel, -1)
 
 

@@ -176,7 +176,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     stiffness: list[Tensor] = []
     slots: list[int] = []
     polynomials: list[Tensor] = []
-    attempts, status, error, fresh = 0, Status.SUCCESS, 0.0, False
+    attempts, met, status, error, fresh = 0, 0, Status.SUCCESS, 0.0, False
     while t < t1 or segments:
         if t >= t1:
             t, t1, fresh = segments.pop(0)
@@ -208,9 +208,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         if not accept:
             continue
         after = t1 if last else t + h
-        if problem.dense or bisect.bisect_right(reads, t) < bisect.bisect_right(
-            reads, after
-        ):
+        passed, met = met, bisect.bisect_right(reads, after)
+        if problem.dense or met > passed:
             slots.append(len(times))
             stepper.extend(problem.term, t, y, inc, stages)
             assert out.stages is not None

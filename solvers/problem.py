@@ -98,7 +98,7 @@ class Problem:
             return y.unsqueeze(1)
         assert stages is not None
         powers = self.stepper.interpolant(stages.transpose(0, 1))
-        return torch.cat([y.unsqueeze(1), powers], dim=1)
+        return torch.cat([y.unsqueeze(1).to(powers.dtype), powers], dim=1)
 
     def polynomials_of(
         self,

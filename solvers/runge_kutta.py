@@ -69,6 +69,10 @@ class ExplicitRungeKutta:
         return (term.f(t.to(y.dtype), y).clone(),) if self.tableau.fsal else ()
 
     def interpolant(self, k: Tensor) -> Tensor:
+        # Weights of methods with many stages are large and cancel: float32 would leave
+        # three digits.
+        if self.tableau.extra_c:
+            k = k.double()
         dense = on_device(self.tableau, k.device, k.dtype).dense
         # One product per step: a single large one would round by the batch's size.
         return torch.bmm(dense.expand(k.shape[0], -1, -1), k)

@@ -108,7 +108,7 @@ def solve(
             f"(shape {tuple(times.table.shape)}); pass ts as (T,), or "
             "batch='per_sample'"
         )
-    common = _common(term, controller, times, probe_times)
+    common = not events and _common(term, controller, times, probe_times)
     layout = Layout(structure, batch == "shared", times.reverse, common, args)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
     engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
@@ -153,6 +153,7 @@ def _common(
     """Whether all samples take the same steps, known beforehand.
 
     On one grid nothing is decided per sample; an SDE lands on each sample's probes.
+    Events are: they end samples apart.
     """
     if isinstance(controller, PID):
         return False
