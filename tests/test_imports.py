@@ -43,9 +43,9 @@ MAY_IMPORT = {
 }
 # Inside the solvers a file imports files of its own row or of rows above it.
 SOLVER_ROWS = [
-    {"types", "stages", "tableau", "tableaus", "state", "term"},
+    {"types", "arithmetic", "stages", "tableau", "tableaus", "state", "term"},
     {"path", "control", "brownian"},
-    {"stepper", "runge_kutta", "stochastic", "methods"},
+    {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
     {"controller", "initial_step", "problem"},
     {"tape", "dense", "loop", "march"},
     {"adjoint"},
