@@ -28,7 +28,9 @@ class EulerMaruyama:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     extra_evaluations: int = 0
     start_evaluations: int = 0
-    step_evaluations: int = 1
+
+    def evaluations(self, steps: Tensor) -> Tensor:
+        return steps
 
     def interpolant(self, k: Tensor) -> Tensor:
         raise AssertionError("a path of an SDE is not read inside its steps")
@@ -77,7 +79,9 @@ class StratonovichHeun:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     extra_evaluations: int = 0
     start_evaluations: int = 0
-    step_evaluations: int = 2
+
+    def evaluations(self, steps: Tensor) -> Tensor:
+        return steps * 2
 
     def interpolant(self, k: Tensor) -> Tensor:
         raise AssertionError("a path of an SDE is not read inside its steps")
