@@ -14,7 +14,7 @@ from nde.solvers.problem import Problem
 from nde.solvers.stages import Stages
 from nde.solvers.tape import Tape
 from nde.solvers.term import BoundSDE
-from nde.solvers.types import Increment, Status, Step
+from nde.solvers.types import MEMORY, Increment, Status, Step
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ class Schedule:
     def step(self, j: int, dtype: torch.dtype) -> tuple[Step, Increment]:
         """Start and increment of step j."""
         w = None if self.noise is None else self.noise[j]
+        before = slice(max(j - MEMORY, 0), j)
         if self.shared is not None:
             t, h = self.shared[j]
-            return t, Increment(h, w, j)
-        return self.t[j], Increment(self.h[j].to(dtype).unsqueeze(1), w, j)
+            return t, Increment(h, w, j, [size for _, size in self.shared[before]])
+        dt = self.h[j].to(dtype).unsqueeze(1)
+        return self.t[j], Increment(dt, w, j, self.h[before])
 
 
 def schedule(
