@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from nde.solvers.multistep import EXPLICIT_ADAMS, IMPLICIT_ADAMS
 from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import EulerMaruyama, StratonovichHeun
 from nde.solvers.tableaus import EXPLICIT
 
 ODE_METHODS: Mapping[str, Stepper] = {
-    name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()
+    **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
+    **{method.name: method for method in (EXPLICIT_ADAMS, IMPLICIT_ADAMS)},
 }
 
 SDE_METHODS: Mapping[str, EulerMaruyama | StratonovichHeun] = {
