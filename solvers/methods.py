@@ -9,11 +9,18 @@ from nde.solvers.multistep import EXPLICIT_ADAMS, IMPLICIT_ADAMS
 from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import EulerMaruyama, StratonovichHeun
+from nde.solvers.symplectic import Leapfrog, SemiImplicitEuler
 from nde.solvers.tableaus import EXPLICIT
+
+# For states that are a pair.
+SYMPLECTIC_METHODS: Mapping[str, SemiImplicitEuler | Leapfrog] = {
+    stepper.name: stepper for stepper in (SemiImplicitEuler(), Leapfrog())
+}
 
 ODE_METHODS: Mapping[str, Stepper] = {
     **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
-    **{method.name: method for method in (EXPLICIT_ADAMS, IMPLICIT_ADAMS)},
+    **{stepper.name: stepper for stepper in (EXPLICIT_ADAMS, IMPLICIT_ADAMS)},
+    **SYMPLECTIC_METHODS,
 }
 
 SDE_METHODS: Mapping[str, EulerMaruyama | StratonovichHeun] = {

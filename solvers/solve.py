@@ -24,7 +24,12 @@ from nde.solvers.failure import (
     reached,
 )
 from nde.solvers.march import Schedule, fixed_grid
-from nde.solvers.methods import ODE_METHODS, SDE_METHODS, method_named
+from nde.solvers.methods import (
+    ODE_METHODS,
+    SDE_METHODS,
+    SYMPLECTIC_METHODS,
+    method_named,
+)
 from nde.solvers.problem import Problem
 from nde.solvers.solution import (
     Record,
@@ -36,6 +41,7 @@ from nde.solvers.solution import (
 )
 from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
+from nde.solvers.symplectic import check_pair
 from nde.solvers.term import BoundSDE, Layout, ODETerm, SDETerm, Term, bind
 from nde.solvers.types import Status
 
@@ -91,22 +97,26 @@ def solve(
     adjoint = Recompute() if adjoint is None else adjoint
     _check_options(controller, adjoint, batch, max_steps)
     stepper = _stepper(term, method, controller, noise)
-    if dense and isinstance(term, SDETerm):
+    if dense and not stepper.has_interpolant:
+        what = "a path of an SDE" if isinstance(term, SDETerm) else f"{method!r}"
         raise ValueError(
-            "dense=True keeps interpolants, which a path of an SDE does not have; put "
-            "the times in ts or probe_times"
+            f"dense=True keeps interpolants, which {what} does not have; put the times "
+            "in ts or probe_times"
         )
     structure = structure_of(y0)
+    if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
+        check_pair(stepper.name, structure)
     ts, reverse = _check_times(ts, structure.batch, term)
     if batch == "shared" and ts.ndim == 2:
         raise ValueError(
             f"batch='shared' ties all samples to one time, but ts has shape "
             f"{tuple(ts.shape)}; pass ts as (T,), or batch='per_sample'"
         )
-    # On one grid nothing is decided per sample; an SDE lands on each sample's probes.
+    # On one grid nothing is decided per sample. A grid that is not read inside its
+    # steps lands on each sample's probes.
     fixed = isinstance(controller, FixedSteps)
     own_probes = probe_times is not None and probe_times.ndim == 2
-    common = ts.ndim == 1 and not (own_probes and isinstance(term, SDETerm))
+    common = ts.ndim == 1 and not (own_probes and not stepper.has_interpolant)
     common = fixed and common
     layout = Layout(structure, batch == "shared", reverse, common)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
