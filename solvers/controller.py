@@ -186,10 +186,10 @@ class PID:
 class FixedSteps:
     """Steps of one length, in units of ts.
 
-    For an ODE a uniform grid from the first time, its last step clipped to the end;
-    for an SDE every interval between outputs is cut into equal steps no longer than
-    `step`. The grid also lands on `step_t` and around `jump_t`, as for `PID`. The
-    tolerances and the norm only scale the error estimates that are recorded.
+    A uniform grid from the first time, its last step clipped to the end; for an SDE or
+    a symplectic method, every interval between outputs is cut into equal steps no
+    longer than `step`. The grid also lands on `step_t` and around `jump_t`, as for
+    `PID`. The tolerances and the norm only scale the error estimates that are recorded.
 
     Raises TypeError or ValueError naming the argument.
     """

@@ -5,13 +5,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from nde.solvers.multistep import EXPLICIT_ADAMS, IMPLICIT_ADAMS, Adams
 from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import EulerMaruyama, StratonovichHeun
+from nde.solvers.symplectic import Leapfrog, SemiImplicitEuler
 from nde.solvers.tableaus import EXPLICIT
 
+# For states that are a pair.
+SYMPLECTIC_METHODS: Mapping[str, SemiImplicitEuler | Leapfrog] = {
+    stepper.name: stepper for stepper in (SemiImplicitEuler(), Leapfrog())
+}
+
+# They go on from several steps before.
+MULTISTEP_METHODS: Mapping[str, Adams] = {
+    stepper.name: stepper for stepper in (EXPLICIT_ADAMS, IMPLICIT_ADAMS)
+}
+
 ODE_METHODS: Mapping[str, Stepper] = {
-    name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()
+    **{name: ExplicitRungeKutta(tableau) for name, tableau in EXPLICIT.items()},
+    **MULTISTEP_METHODS,
+    **SYMPLECTIC_METHODS,
 }
 
 SDE_METHODS: Mapping[str, EulerMaruyama | StratonovichHeun] = {

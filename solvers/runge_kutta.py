@@ -57,9 +57,8 @@ class ExplicitRungeKutta:
     def start_evaluations(self) -> int:
         return 1 if self.tableau.fsal else 0
 
-    @property
-    def step_evaluations(self) -> int:
-        return self.tableau.evaluations
+    def evaluations(self, steps: Tensor) -> Tensor:
+        return steps * self.tableau.evaluations
 
     def workspace(self, y: Tensor, graph: bool) -> Stages:
         return StageStack(self.tableau, y) if graph else StageBuffer(self.tableau, y)

@@ -13,7 +13,7 @@ from nde.solvers.controller import FixedSteps, StepTo
 from nde.solvers.problem import Problem
 from nde.solvers.tape import Tape
 from nde.solvers.term import BoundSDE
-from nde.solvers.types import Increment, Step
+from nde.solvers.types import MEMORY, Increment, Step
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,12 @@ class Schedule:
     def step(self, j: int, dtype: torch.dtype) -> tuple[Step, Increment]:
         """Start and increment of step j."""
         w = None if self.noise is None else self.noise[j]
+        before = slice(max(j - MEMORY, 0), j)
         if self.shared is not None:
             t, h = self.shared[j]
-            return t, Increment(h, w, j)
-        return self.t[j], Increment(self.h[j].to(dtype).unsqueeze(1), w, j)
+            return t, Increment(h, w, j, [size for _, size in self.shared[before]])
+        dt = self.h[j].to(dtype).unsqueeze(1)
+        return self.t[j], Increment(dt, w, j, self.h[before])
 
     def begin(
         self, problem: Problem, j: int, y: Tensor, carry: tuple[Tensor, ...]

@@ -15,10 +15,17 @@ from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
 from nde.solvers.engine import Setup, run
 from nde.solvers.failure import error_of
 from nde.solvers.hybrid import run_with_resets
-from nde.solvers.methods import ODE_METHODS, SDE_METHODS, method_named
+from nde.solvers.methods import (
+    MULTISTEP_METHODS,
+    ODE_METHODS,
+    SDE_METHODS,
+    SYMPLECTIC_METHODS,
+    method_named,
+)
 from nde.solvers.solution import Solution, solution_of
 from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
+from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
 from nde.solvers.times import UserTimes, read_times, user_times
 from nde.solvers.tolerances import fit_tolerances
@@ -94,13 +101,17 @@ def solve(
     stepper = _stepper(term, method, controller, noise)
     if isinstance(controller, PID):
         controller = controller.with_gains(stepper.gains)
-    events = _checked_events(term, events)
-    if dense and isinstance(term, SDETerm):
+    events = _checked_events(stepper, events)
+    _check_restarts(stepper, controller)
+    if dense and not stepper.has_interpolant:
+        what = "a path of an SDE" if isinstance(term, SDETerm) else f"{method!r}"
         raise ValueError(
-            "dense=True keeps interpolants, which a path of an SDE does not have; put "
-            "the times in ts or probe_times"
+            f"dense=True keeps interpolants, which {what} does not have; put the times "
+            "in ts or probe_times"
         )
     structure = structure_of(y0)
+    if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
+        check_pair(stepper.name, structure)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(
@@ -108,7 +119,7 @@ def solve(
             f"(shape {tuple(times.table.shape)}); pass ts as (T,), or "
             "batch='per_sample'"
         )
-    common = not events and _common(term, controller, times, probe_times)
+    common = not events and _common(stepper, controller, times, probe_times)
     layout = Layout(structure, batch == "shared", times.reverse, common, args)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
     engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
@@ -148,17 +159,20 @@ def solve(
 
 
 def _common(
-    term: Term, controller: Controller, times: UserTimes, probe_times: Tensor | None
+    stepper: Stepper,
+    controller: Controller,
+    times: UserTimes,
+    probe_times: Tensor | None,
 ) -> bool:
     """Whether all samples take the same steps, known beforehand.
 
-    On one grid nothing is decided per sample; an SDE lands on each sample's probes.
-    Events are: they end samples apart.
+    On one grid nothing is decided per sample; but a grid that is not read inside its
+    steps lands on each sample's probes.
     """
     if isinstance(controller, PID):
         return False
     own = [controller.step_t, controller.jump_t]
-    if isinstance(term, SDETerm):
+    if not stepper.has_interpolant:
         own.append(probe_times)
     if isinstance(controller, StepTo):
         own.append(controller.times)
@@ -187,14 +201,24 @@ def _check_options(
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 
-def _checked_events(term: Term, events: object) -> tuple[Event, ...]:
+def _check_restarts(stepper: Stepper, controller: Controller) -> None:
+    if controller.jump_t is not None and stepper.name in MULTISTEP_METHODS:
+        raise ValueError(
+            f"method {stepper.name!r} goes on from steps before a jump; use a "
+            "Runge-Kutta method with jump_t"
+        )
+
+
+def _checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
     if isinstance(events, Event) or not isinstance(events, Sequence):
         raise TypeError(f"events must be a list of Event(...), got {events!r}")
     for number, event in enumerate(events):
         if not isinstance(event, Event):
             raise TypeError(f"events[{number}] must be Event(...), got {event!r}")
-    if events and isinstance(term, SDETerm):
-        raise ValueError("events are located on interpolants, which an SDE has none of")
+    if events and not stepper.has_interpolant:
+        raise ValueError(
+            f"events are located on interpolants, and method {stepper.name!r} has none"
+        )
     return tuple(events)
 
 

@@ -16,7 +16,7 @@ from nde.solvers.types import Increment, Step, StepOut
 
 
 class Stepper(Protocol):
-    """A one-step method."""
+    """A method, which may remember its last steps in its carry."""
 
     @property
     def name(self) -> str:
@@ -50,9 +50,8 @@ class Stepper(Protocol):
     def start_evaluations(self) -> int:
         """Vector-field calls before the first step."""
 
-    @property
-    def step_evaluations(self) -> int:
-        """Vector-field calls per attempted step."""
+    def evaluations(self, steps: Tensor) -> Tensor:
+        """Vector-field calls of so many attempted steps, the first ones of a row."""
 
     def interpolant(self, k: Tensor) -> Tensor:
         """Polynomials of steps from their stages.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.stages import Stages
 from nde.solvers.term import Bound, BoundSDE, Interpretation
 from nde.solvers.types import Increment, Step, StepOut
@@ -28,7 +28,9 @@ class EulerMaruyama:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     extra_evaluations: int = 0
     start_evaluations: int = 0
-    step_evaluations: int = 1
+
+    def evaluations(self, steps: Tensor) -> Tensor:
+        return steps
 
     def interpolant(self, k: Tensor) -> Tensor:
         raise AssertionError("a path of an SDE is not read inside its steps")
@@ -54,8 +56,8 @@ class EulerMaruyama:
         stages: Stages | None,
     ) -> StepOut:
         assert isinstance(term, BoundSDE) and inc.w is not None
-        now = _time(t, y)
-        drifted = _add(y, term.f(now, y), inc.dt)
+        now = clock(t, y)
+        drifted = along(y, term.f(now, y), inc.dt)
         y1 = drifted + term.product(term.g(now, y), inc.w)
         return StepOut(y1=y1, error=None, stiffness=None, carry=(), stages=None)
 
@@ -77,7 +79,9 @@ class StratonovichHeun:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     extra_evaluations: int = 0
     start_evaluations: int = 0
-    step_evaluations: int = 2
+
+    def evaluations(self, steps: Tensor) -> Tensor:
+        return steps * 2
 
     def interpolant(self, k: Tensor) -> Tensor:
         raise AssertionError("a path of an SDE is not read inside its steps")
@@ -104,27 +108,11 @@ class StratonovichHeun:
     ) -> StepOut:
         assert isinstance(term, BoundSDE) and inc.w is not None
         h, w = inc.dt, inc.w
-        now, then = _time(t, y), _time(_later(t, h), y)
+        now, then = clock(t, y), clock(later(t, h), y)
         f0, moved0 = term.f(now, y), term.product(term.g(now, y), w)
-        predicted = _add(y, f0, h) + moved0
+        predicted = along(y, f0, h) + moved0
         f1, moved1 = term.f(then, predicted), term.product(term.g(then, predicted), w)
-        error = _add(0.5 * (moved1 - moved0), f1 - f0, 0.5 * h)
+        error = along(0.5 * (moved1 - moved0), f1 - f0, 0.5 * h)
         return StepOut(
             y1=predicted + error, error=error, stiffness=None, carry=(), stages=None
         )
-
-
-def _time(t: Step, y: Tensor) -> Tensor:
-    if isinstance(t, float):
-        return torch.full((), t, dtype=y.dtype, device=y.device)
-    return t.to(y.dtype)
-
-
-def _later(t: Step, h: Step) -> Step:
-    return t + (h if isinstance(h, float) else h.squeeze(1))
-
-
-def _add(y: Tensor, k: Tensor, h: Step) -> Tensor:
-    if isinstance(h, float):
-        return torch.add(y, k, alpha=h)
-    return torch.addcmul(y, h, k)

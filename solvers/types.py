@@ -9,6 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+# How many of the steps before it an increment tells the lengths of.
+MEMORY = 3
+
 # A length of time: one number when the whole state shares the step and the host knows
 # it, else one entry per sample, `(batch, 1)`, in the dtype of the state.
 Step = float | Tensor
@@ -31,13 +34,16 @@ class Status(IntEnum):
 class Increment:
     """What drives one step: elapsed time `dt`, and the Brownian increment `w`.
 
-    `index` counts the steps before this one where the steps are known beforehand, which
-    is what a multistep method starts by.
+    Where the steps are known beforehand, `index` counts those before this one, and
+    `past` holds the lengths of the last `MEMORY` of them, oldest first: numbers like
+    `dt`, or `(steps, rows)` float64. Multistep methods start by the one and weight
+    what they remember by the other.
     """
 
     dt: Step
     w: Tensor | None = None
     index: int = 0
+    past: Sequence[float] | Tensor = ()
 
 
 class Readable(Protocol):

@@ -43,9 +43,10 @@ MAY_IMPORT = {
 }
 # Inside the solvers a file imports files of its own row or of rows above it.
 SOLVER_ROWS = [
-    {"types", "stages", "tableau", "tableaus", "state", "term", "tolerances", "watch"},
+    {"types", "arithmetic", "stages", "tableau", "tableaus", "state", "term"},
+    {"tolerances", "watch"},
     {"path", "control", "brownian"},
-    {"stepper", "runge_kutta", "stochastic", "methods"},
+    {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
     {"controller", "stops", "initial_step", "problem"},
     {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},

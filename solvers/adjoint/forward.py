@@ -78,7 +78,7 @@ def evaluations(problem: Problem, tape: Tape) -> Tensor:
     first = stepper.start_evaluations
     if isinstance(controller, PID) and controller.first_step is None:
         first += initial_step.EVALUATIONS + (0 if stepper.start_evaluations else 1)
-    count = (tape.accepted + tape.rejected) * stepper.step_evaluations + first
+    count = stepper.evaluations(tape.accepted + tape.rejected) + first
     if stepper.extra_evaluations:
         read = torch.bincount(tape.row[tape.slots], minlength=problem.rows)
         count = count + read * stepper.extra_evaluations

@@ -154,7 +154,15 @@ def fixed_steps(term_of: object, method: str, count: int) -> Launches:
 
 
 @pytest.mark.parametrize(
-    ("method", "budget"), [("euler", 4), ("midpoint", 6), ("rk4", 10), ("tsit5", 31)]
+    ("method", "budget"),
+    [
+        ("euler", 4),
+        ("midpoint", 6),
+        ("rk4", 10),
+        ("tsit5", 31),
+        ("explicit_adams", 7),
+        ("implicit_adams", 12),
+    ],
 )
 def test_fixed_grids_never_ask_the_device(method: str, budget: int) -> None:
     short, long = (

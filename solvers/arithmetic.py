@@ -1,0 +1,27 @@
+"""t + h and y + h k, for steps that are one number or one entry per row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nde.solvers.types import Step
+
+
+def clock(t: Step, y: Tensor) -> Tensor:
+    """Engine time as the field takes it: 0-dim or `(rows,)`, in y's dtype."""
+    if isinstance(t, float):
+        return torch.full((), t, dtype=y.dtype, device=y.device)
+    return t.to(y.dtype)
+
+
+def later(t: Step, h: Step) -> Step:
+    """Engine time t + h."""
+    return t + (h if isinstance(h, float) else h.squeeze(1))
+
+
+def along(y: Tensor, k: Tensor, h: Step) -> Tensor:
+    """y + h k."""
+    if isinstance(h, float):
+        return torch.add(y, k, alpha=h)
+    return torch.addcmul(y, h, k)
