@@ -36,7 +36,7 @@ def slope(counts: tuple[int, ...], errors: list[float]) -> float:
 
 
 def assert_order(method: str, found: float) -> None:
-    order = EXPLICIT[method].order
+    order = ORDERS[method]
     above = 1.25 if method in STEEPER else 0.15
     assert order - 0.15 <= found <= order + above
 
