@@ -148,13 +148,15 @@ class PID:
         if power_1 or power_2:
             last, before = history
             factor = torch.add(factor, last, alpha=power_1)
-            factor = torch.add(factor, before, alpha=power_2)
+            if power_2:
+                factor = torch.add(factor, before, alpha=power_2)
+                before = torch.where(accept, last, before)
             log = log.clamp_min(math.log(_RATIO_FLOOR))
-            history = (
-                torch.where(accept, log, last),
-                torch.where(accept, last, before),
-            )
+            history = torch.where(accept, log, last), before
         factor = factor.exp_().clamp_(self.factor_min, self.factor_max)
+        if power_1 < 0.0 or power_2 < 0.0:
+            # Steps before were so good that a rejected one would be repeated as it is.
+            factor = torch.where(accept, factor, factor.clamp_max(self.safety))
         return accept, h * factor, history
 
     def adapt_host(
@@ -172,6 +174,8 @@ class PID:
             log += power_1 * history[0] + power_2 * history[1]
             factor = self.safety * math.exp(min(log, 700.0))
         factor = min(max(factor, self.factor_min), self.factor_max)
+        if not accept:
+            factor = min(factor, self.safety)
         if accept:
             history = (math.log(max(ratio, _RATIO_FLOOR)), history[0])
         return accept, h * factor, history

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nde.solvers.adjoint import Adjoint, Direct
-from nde.solvers.adjoint.captured import captured_tensors
+from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
@@ -169,9 +168,9 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         return plain(problem, find_steps(problem, plan, _first_call(problem)))
     adjoint = setup.adjoint
     if isinstance(adjoint, Direct) and plan is not None:
-        return adjoint.run(problem, plan, _first_call(problem), ())
+        return adjoint.run(problem, plan, _first_call(problem), Captured())
     carry, captured = _watched_start(problem)
-    if not (problem.y0.requires_grad or captured):
+    if not (problem.y0.requires_grad or captured.tensors):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)
 
@@ -203,9 +202,7 @@ def _explained(
         raise
 
 
-def _watched_start(
-    problem: Problem,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _watched_start(problem: Problem) -> tuple[tuple[Tensor, ...], Captured]:
     """The first carry, and the tensors requiring grad that the term uses."""
     carry: tuple[Tensor, ...] = ()
 
@@ -222,25 +219,8 @@ def _watched_start(
         if isinstance(term, BoundSDE)
         else (term.term.f,)
     )
+    functions = (*functions, term.layout.args)
     captured = captured_tensors(
         lambda: _explained(problem, call), functions, (problem.y0,)
     )
-    # A first call may leave out what later ones use.
-    seen = {id(tensor) for tensor in captured}
-    unused = {
-        id(tensor): tensor
-        for tensor in _tensors(term.layout.args)
-        if tensor.requires_grad and id(tensor) not in seen
-    }
-    return carry, (*captured, *unused.values())
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Every tensor in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [tensor for part in value for tensor in _tensors(part)]
-    return []
+    return carry, captured

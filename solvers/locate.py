@@ -170,7 +170,7 @@ def cut_at_events(problem: Problem, plan: Schedule) -> tuple[Schedule, Tensor]:
         number = torch.where(seen, j, number)
         going = going & ~seen
         sign = torch.where(plan.h[j] > 0, new, sign)
-        y, carry = out.y1, out.carry
+        y, carry = out.y1, tuple(part.clone() for part in out.carry)
         if not bool(going.any()):
             break
     seen = held.h > 0

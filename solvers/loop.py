@@ -228,7 +228,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             sign = new
             if bool(seen):
                 status = Status.EVENT
-        t, y, carry, fresh = after, out.y1, out.carry, False
+        t, y, fresh = after, out.y1, False
+        carry = tuple(part.clone() for part in out.carry)
         if status == Status.EVENT:
             break
     accepted = len(times)

@@ -48,6 +48,9 @@ def march(
             stages = problem.stepper.workspace(y, graph)
         t, inc = plan.step(j, y.dtype)
         carry = plan.begin(problem, j, y, carry)
+        if problem.keep:
+            states.append(y.detach())
+            carries.append(tuple(part.detach().clone() for part in carry))
         out = problem.stepper.step(problem.term, t, y, inc, carry, stages)
         if out.error is not None:
             error.append(problem.error_ratio(y, out))
@@ -57,9 +60,6 @@ def march(
             polynomials.append(
                 problem.polynomials_of(slot_rows[j], t, y, inc, out, stages)
             )
-        if problem.keep:
-            states.append(y.detach())
-            carries.append(tuple(part.detach() for part in carry))
         y, carry = out.y1, out.carry
     none = problem.y0.new_full((plan.steps, problem.rows), torch.nan)
     return March(
@@ -69,7 +69,7 @@ def march(
         polynomials=torch.cat(polynomials) if polynomials else y[:0].unsqueeze(1),
         states=states,
         carries=carries,
-        carry_end=carry,
+        carry_end=carry if graph else tuple(part.clone() for part in carry),
     )
 
 

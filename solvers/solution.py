@@ -104,7 +104,7 @@ class Solution:
 
         For a state that is one tensor, with `dense=True`.
         """
-        self._times(self.ts.reshape(-1)[:1])
+        self._check_dense()
         return SolvedPath(self)
 
     @property
@@ -112,10 +112,13 @@ class Solution:
         return self.runs[0].layout
 
     def _times(self, t: Tensor) -> Tensor:
+        self._check_dense()
         problem = self.runs[0].problem
-        if not problem.dense:
-            raise ValueError("the solution was not kept; solve with dense=True")
         return read_times(t, "t", self._layout, problem.t0, problem.t1)
+
+    def _check_dense(self) -> None:
+        if not self.runs[0].problem.dense:
+            raise ValueError("the solution was not kept; solve with dense=True")
 
     def step_at(self, t: Tensor) -> Tensor:
         """Length of the accepted step that holds `t`, clipped to the end.
@@ -140,8 +143,8 @@ class Solution:
         tape, layout = self.record.outcome.tape, self.record.layout
         if tape.y is None or tape.steps == 0:
             raise ValueError(
-                "this solve kept no accepted steps: nothing in it required gradients; "
-                "solve with gradients enabled"
+                "this solve kept no accepted steps, as nothing in it required grad or "
+                "gradients were off; solve outside of torch.no_grad()"
             )
         entry = tape.index.gather(0, number.unsqueeze(0)).squeeze(0)
         # A row without such a step rests where it ended.

@@ -43,7 +43,7 @@ class Stages(Protocol):
         """Take over the stages of a step from what `all` gave."""
 
     def last(self) -> Tensor:
-        """The newest stage derivative, safe to keep beyond the step."""
+        """The newest stage derivative, valid until the next step."""
 
     def stage(self, i: int) -> Tensor:
         """k_i, valid until the next step."""
@@ -106,7 +106,7 @@ class StageBuffer:
         self._count = self._stages
 
     def last(self) -> Tensor:
-        return self._rows[self._count - 1].clone()
+        return self._rows[self._count - 1]
 
     def stage(self, i: int) -> Tensor:
         return self._rows[i]

@@ -48,14 +48,14 @@ class Tolerances:
         """Norm of value / (atol + rtol |y|) per row."""
         return self._measure(value, y.abs())
 
-    def scale(self, size: Tensor) -> Tensor:
-        """atol + rtol size."""
+    def scale(self, size: Tensor, factor: float = 1.0) -> Tensor:
+        """factor (atol + rtol size)."""
         atol, rtol = self.atol, self.rtol
-        if isinstance(atol, float):
-            atol = constant(atol, size)
+        if isinstance(atol, float) and isinstance(rtol, float):
+            return torch.add(constant(factor * atol, size), size, alpha=factor * rtol)
         if isinstance(rtol, float):
-            return torch.add(atol, size, alpha=rtol)
-        return torch.addcmul(atol, rtol, size)
+            return torch.add(atol, size, alpha=rtol) * factor
+        return (rtol * size + atol) * factor
 
     def unresolved(self, y: Tensor) -> float | None:
         """The smallest rtol that the precision of `y` resolves, if this asks for less.
@@ -77,8 +77,13 @@ class Tolerances:
         return replace(self, rtol=raised)
 
     def _measure(self, value: Tensor, size: Tensor) -> Tensor:
-        scaled = value / self.scale(size)
-        return _rms(scaled) if self.norm is None else self.norm(scaled)
+        if self.norm is not None:
+            return self.norm(value / self.scale(size))
+        # The root of the mean is taken with the scale.
+        root = math.sqrt(max(value.shape[-1], 1))
+        scaled = value / self.scale(size, root)
+        size_of: Tensor = torch.linalg.vector_norm(scaled, dim=-1)
+        return size_of
 
 
 def check_tolerances(rtol: Tolerance, atol: Tolerance) -> None:
@@ -125,11 +130,6 @@ def constant(value: float, like: Tensor) -> Tensor:
 def _constant_on(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):
         return torch.tensor(value, dtype=dtype, device=device)
-
-
-def _rms(value: Tensor) -> Tensor:
-    root = 1.0 / math.sqrt(max(value.shape[-1], 1))
-    return torch.mul(torch.linalg.vector_norm(value, dim=-1), root)
 
 
 def _engine_norm(norm: Norm, layout: Layout) -> Callable[[Tensor], Tensor]:

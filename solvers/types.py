@@ -59,9 +59,9 @@ class StepOut:
 
     `y1 (batch, dim)` the new state; `error (batch, dim)` the embedded error estimate,
     None where the method has none; `stiffness (batch,)`, None where the method has no
-    two stages at equal time; `carry` what the next step starts from; `stages` the stage
-    derivatives, valid until the next step; `error_coarse (batch, dim)` a second
-    estimate, of lower order, for methods that combine two.
+    two stages at equal time; `carry` what the next step starts from, and `stages` the
+    stage derivatives, both valid until the next step; `error_coarse (batch, dim)` a
+    second estimate, of lower order, for methods that combine two.
     """
 
     y1: Tensor

@@ -9,7 +9,7 @@ from nde.data import Columns
 from nde.training.atomic import write_text
 from nde.training.predictions import write_predictions
 from nde.training.restore import fit, match_classes, read_other, recover_test, restore
-from nde.training.run_folder import to_json
+from nde.training.run_folder import RunFolderError, to_json
 
 
 def run_evaluate(
@@ -63,6 +63,8 @@ def run_predict(
     label: str | None,
 ) -> None:
     """Write class probabilities of every series of `data` to a CSV file."""
+    if output is not None:
+        _check_output(Path(output))
     trained = restore(Path(run), device=device)
     reading = read_other(trained, data, Columns(id=id, time=time, label=label))
     for line in reading.notes:
@@ -77,7 +79,6 @@ def run_predict(
         if output is None
         else Path(output)
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(
         path,
         ids=evaluation.dataset.ids,
@@ -89,6 +90,14 @@ def run_predict(
     )
     note(f"{len(given)} series, {evaluation.cost.nfe:.1f} function evaluations each")
     finish(path, {"data": given.name, "series": len(given)})
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a place for predictions before anything is solved."""
+    if path.is_dir():
+        raise RunFolderError(f"{path} is a folder; give -o a file, {path / 'out.csv'}")
+    if not path.parent.is_dir():
+        raise RunFolderError(f"{path.parent} does not exist; make it, or change -o")
 
 
 def _beside(run: str, name: str) -> Path:

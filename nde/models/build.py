@@ -72,6 +72,8 @@ def build_classifier(
             f"model {name!r} is not known{hint} (models: "
             f"{', '.join(get_args(ModelName))})"
         )
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, got {channels}")
     _refuse(name, "noise", noise != "diagonal", ("lsde", "lnsde", "gsde"))
     _refuse(name, "controlled", controlled, ("neural-sde",))
     _refuse(name, "form", form != "paper", ("lsde", "lnsde", "gsde", "neural-sde"))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nde.models.output import LayerOutput
 from nde.models.series_layer import SeriesLayer
 from nde.solvers import Solution
+from nde.solvers.brownian import Seed
 from nde.solvers.control import HermiteCubic
 
 Intensity = Literal["none", "counts", "mask"]
@@ -102,7 +103,7 @@ class SeriesClassifier(nn.Module):
         times: Tensor,
         values: Tensor,
         *,
-        seed: int | None = None,
+        seed: Seed | None = None,
         progress: float = 0.0,
     ) -> ClassifierOutput:
         """Classify a padded batch.
@@ -111,13 +112,16 @@ class SeriesClassifier(nn.Module):
             times: `(batch, L)`, increasing, padded by repeating the last time. Scale
                 them so that a series is about one long.
             values: `(batch, L, channels)`, NaN where missing or padded.
-            seed: of the Brownian motion; None draws one from torch's generator.
+            seed: of the Brownian motion, or `(batch,)` one for each series, whose
+                path is then the same in any company; None draws one from torch's
+                generator.
             progress: done part of the training in [0, 1], for the regularizers.
 
         Raises:
             ValueError, TypeError: input that is no series (see `HermiteCubic`).
             SolveError: a solve that did not reach the end.
         """
+        self._check(times, values)
         if self.training and self.input_noise > 0:
             values = values + self.input_noise * torch.randn_like(values)
         path = control_path(times, values, self.intensity)
@@ -138,6 +142,22 @@ class SeriesClassifier(nn.Module):
             evaluations=out.solution.stats.evaluations,
             solution=out.solution,
         )
+
+    def _check(self, times: Tensor, values: Tensor) -> None:
+        weight = self.head[0].weight
+        given = values.shape[-1] if values.ndim else 0
+        path = control_channels(given, self.intensity)
+        if path != self.layer.channels:
+            raise ValueError(
+                f"values have {given} channels, which make a control path of {path} "
+                f"with time and intensity; the layer was built for one of "
+                f"{self.layer.channels}"
+            )
+        if values.dtype != weight.dtype or times.dtype != weight.dtype:
+            raise TypeError(
+                f"times are {times.dtype} and values {values.dtype}, the weights "
+                f"{weight.dtype}; cast the series, or the model by model.to(dtype)"
+            )
 
 
 def control_channels(channels: int, intensity: Intensity) -> int:

@@ -27,6 +27,7 @@ from nde.models.sde import (
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
+from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
 from nde.solvers.term import Interpretation
 
@@ -86,6 +87,7 @@ class GeometricSDE(nn.Module):
         if form == "runtime" and gsde_drift is None:
             gsde_drift = "tanh"
         width = hidden if width is None else width
+        self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
         self.solver = (solver or SolverSettings()).for_sde()
         self.regularizers = tuple(regularizers)
@@ -156,7 +158,7 @@ class GeometricSDE(nn.Module):
         )
 
     def forward(
-        self, path: Path, ts: Tensor, *, seed: int | None = None, progress: float = 0.0
+        self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0
     ) -> LayerOutput:
         """Solve along `path` at times `ts`, `(T,)` or `(batch, T)`."""
         interpretation = interpretation_of(self.solver)

@@ -24,6 +24,7 @@ from nde.models.sde import (
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
+from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
 from nde.solvers.term import Interpretation
 
@@ -72,6 +73,7 @@ class LinearNoiseSDE(nn.Module):
         super().__init__()
         check_form(form, noise)
         width = hidden if width is None else width
+        self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
         self.solver = (solver or SolverSettings()).for_sde()
         self.regularizers = tuple(regularizers)
@@ -113,7 +115,7 @@ class LinearNoiseSDE(nn.Module):
         )
 
     def forward(
-        self, path: Path, ts: Tensor, *, seed: int | None = None, progress: float = 0.0
+        self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0
     ) -> LayerOutput:
         """Solve along `path` at times `ts`, `(T,)` or `(batch, T)`."""
         return integrate(

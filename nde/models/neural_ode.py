@@ -9,6 +9,7 @@ from nde.models.output import LayerOutput, integrate
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
 from nde.solvers import ODETerm
+from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
 from nde.solvers.state import State
 
@@ -105,7 +106,7 @@ class ControlledODE(nn.Module):
     ) -> None:
         super().__init__()
         width = hidden if width is None else width
-        self.hidden = hidden
+        self.channels, self.hidden = channels, hidden
         self.initial = nn.Linear(channels, hidden)
         self.ode = NeuralODE(
             Drift(hidden, channels, width=width, layers=layers, bounded=bounded),
@@ -114,7 +115,7 @@ class ControlledODE(nn.Module):
         )
 
     def forward(
-        self, path: Path, ts: Tensor, *, seed: int | None = None, progress: float = 0.0
+        self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0
     ) -> LayerOutput:
         """Solve along `path` at times `ts`, `(T,)` or `(batch, T)`.
 

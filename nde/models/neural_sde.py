@@ -16,6 +16,7 @@ from nde.models.sde import (
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
+from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
 from nde.solvers.term import Interpretation
 
@@ -62,6 +63,7 @@ class NeuralSDE(nn.Module):
         super().__init__()
         check_form(form, "diagonal")
         width = hidden if width is None else width
+        self.channels = channels
         self.hidden, self.form, self.controlled = hidden, form, controlled
         self.solver = (solver or SolverSettings()).for_sde()
         self.regularizers = tuple(regularizers)
@@ -104,7 +106,7 @@ class NeuralSDE(nn.Module):
         )
 
     def forward(
-        self, path: Path, ts: Tensor, *, seed: int | None = None, progress: float = 0.0
+        self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0
     ) -> LayerOutput:
         """Solve along `path` at times `ts`, `(T,)` or `(batch, T)`."""
         return integrate(

@@ -9,6 +9,7 @@ from torch import Tensor
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer, draw
 from nde.solvers import BrownianGrid, FixedSteps, Solution, solve
+from nde.solvers.brownian import Seed
 from nde.solvers.state import State, structure_of
 from nde.solvers.term import SDETerm, Term
 
@@ -37,7 +38,7 @@ def integrate(
     *,
     settings: SolverSettings,
     regularizers: Sequence[Regularizer],
-    seed: int | None = None,
+    seed: Seed | None = None,
     progress: float = 0.0,
 ) -> LayerOutput:
     """Solve `term` and weigh what it cost.
@@ -48,7 +49,8 @@ def integrate(
         ts: output times, `(T,)` or `(batch, T)`.
         settings: completed by `for_ode` or `for_sde`.
         regularizers: applied to this solve.
-        seed: of the Brownian motion; None draws one from torch's generator.
+        seed: of the Brownian motion, or `(batch,)` one for each sample; None draws one
+            from torch's generator.
         progress: done part of the training in [0, 1], for the regularizers' weights.
 
     Raises:

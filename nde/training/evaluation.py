@@ -1,6 +1,7 @@
 """A trained classifier on a part of the data, with noise that is always the same."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,8 @@ def evaluate(
 ) -> Evaluation:
     """Class probabilities of every series, averaged over `eval_paths` noise paths.
 
-    The noise of a batch is fixed by the seed of `config` and the number of the batch.
+    The noise of a series is fixed by the seed of `config` and its id, so that a series
+    gets the same probabilities in any company, but for rounding.
     `between` is called before each batch. A model without noise takes one path.
     """
     model.eval()
@@ -62,7 +64,7 @@ def evaluate(
         dataset = dataset.take(range(min(len(dataset), limit * size)))
     found: list[Tensor] = []
     counts = torch.zeros(4, dtype=torch.float64)
-    for number, start in enumerate(range(0, len(dataset), size)):
+    for start in range(0, len(dataset), size):
         between()
         index = range(start, min(start + size, len(dataset)))
         batch = collate(dataset, index).to(device)
@@ -70,7 +72,7 @@ def evaluate(
         out = model(
             batch.times.repeat_interleave(paths, 0),
             batch.values.repeat_interleave(paths, 0),
-            seed=_noise_seed(config.seed, number),
+            seed=_noise_seeds(config.seed, [dataset.ids[i] for i in index], paths),
             progress=1.0,
         )
         probabilities = out.logits.double().softmax(dim=1)
@@ -87,9 +89,14 @@ def evaluate(
     return Evaluation(dataset, torch.cat(found), cost)
 
 
-def _noise_seed(seed: int, batch: int) -> int:
-    state = np.random.SeedSequence([_STREAM, seed, batch]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
+def _noise_seeds(seed: int, ids: Sequence[object], paths: int) -> Tensor:
+    """A seed for each path of each series: `(series * paths,)`."""
+    rows = []
+    for name in ids:
+        digest = hashlib.sha256(str(name).encode()).digest()
+        sequence = np.random.SeedSequence([_STREAM, seed, *digest[:16]])
+        rows.append(sequence.generate_state(paths, np.uint64) >> np.uint64(1))
+    return torch.from_numpy(np.concatenate(rows).astype(np.int64))
 
 
 def _counts(stats: Stats) -> Tensor:

@@ -3,13 +3,19 @@
 A custom autograd function passes gradients to its inputs alone, so whatever requires
 grad inside the user's functions, parameters of a module or an encoder's output, must be
 known before the solve. The first call is watched and every such tensor noted that did
-not come out of the call itself.
+not come out of the call itself; those that only later calls use are searched for in
+what the functions hold on to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,24 +63,172 @@ class _Watch(TorchFunctionMode):
                 self._visit(part, act)
 
 
+@dataclass(frozen=True)
+class Captured:
+    """The tensors of outside that a term uses, all requiring grad.
+
+    `entangled` if some were computed from others, so that a derivative with respect to
+    these would run through the graph between them, and count twice.
+    """
+
+    tensors: tuple[Tensor, ...] = ()
+    entangled: bool = False
+
+    def replay(self) -> tuple[AbstractContextManager[object], tuple[Tensor, ...]]:
+        """A context to call the term in, and what to differentiate with respect to."""
+        if not self.entangled:
+            return nullcontext(), self.tensors
+        leaves = tuple(tensor.detach().requires_grad_() for tensor in self.tensors)
+        return _Substitute(self.tensors, leaves), leaves
+
+
+class _Substitute(TorchFunctionMode):
+    """Puts other tensors in the place of some wherever these enter torch."""
+
+    def __init__(self, old: Sequence[Tensor], new: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._new = {id(o): n for o, n in zip(old, new, strict=True)}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        args = [self._put(value) for value in args]
+        named = {key: self._put(value) for key, value in (kwargs or {}).items()}
+        return func(*args, **named)
+
+    def _put(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._new.get(id(value), value)
+        if type(value) in (tuple, list):
+            return type(value)(self._put(part) for part in value)
+        return value
+
+
 def captured_tensors(
     call: Callable[[], object], functions: Sequence[object], known: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
+) -> Captured:
     """Tensors requiring grad that `call` uses, other than `known`.
 
-    Parameters of any module among `functions` count even where this call left them
-    out.
+    And leaves that can be reached from `functions`, which later calls may use, unless
+    what the first call uses was computed from them.
     """
     watch = _Watch(known)
     with torch.enable_grad(), watch:
         call()
     seen = {id(tensor) for tensor in (*watch.found, *known)}
-    extra = []
-    for function in functions:
-        module = getattr(function, "__self__", function)
-        if isinstance(module, nn.Module):
-            for parameter in module.parameters():
-                if parameter.requires_grad and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    extra.append(parameter)
-    return (*watch.found, *extra)
+    nodes, leaves = _ancestry(watch.found)
+    reached = [
+        tensor
+        for tensor in _reachable(functions)
+        if id(tensor) not in seen and id(tensor) not in leaves
+    ]
+    entangled = any(
+        id(tensor) in leaves if tensor.is_leaf else tensor.grad_fn in nodes
+        for tensor in watch.found
+    )
+    return Captured((*watch.found, *reached), entangled)
+
+
+def _ancestry(tensors: Sequence[Tensor]) -> tuple[set[Any], set[int]]:
+    """Nodes of the graph before these tensors, and ids of the leaves they came from."""
+    nodes: set[Any] = set()
+    leaves: set[int] = set()
+    queue = [
+        before
+        for tensor in tensors
+        if tensor.grad_fn is not None
+        for before, _ in tensor.grad_fn.next_functions
+    ]
+    while queue:
+        node = queue.pop()
+        if node is None or node in nodes:
+            continue
+        nodes.add(node)
+        if hasattr(node, "variable"):
+            leaves.add(id(node.variable))
+        queue.extend(before for before, _ in node.next_functions)
+    return nodes, leaves
+
+
+Result = TypeVar("Result")
+
+
+def stray_leaf(
+    call: Callable[[], Result], known: Sequence[Tensor]
+) -> tuple[Result, Tensor | None]:
+    """What `call` gives, and a leaf requiring grad that it uses besides `known`."""
+    watch = _Watch(known)
+    with watch:
+        result = call()
+    return result, next((found for found in watch.found if found.is_leaf), None)
+
+
+# Objects looked at in search of tensors: a guard against caches and data sets.
+_LOOKS = 10_000
+
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, ModuleType)
+
+
+def _reachable(roots: Sequence[object]) -> list[Tensor]:
+    """Leaves requiring grad in closures, defaults, attributes and containers.
+
+    Globals count where a function names them. Modules give their parameters.
+    """
+    found: dict[int, Tensor] = {}
+    seen: dict[int, object] = {}
+    queue: deque[object] = deque(roots)
+    while queue and len(seen) < _LOOKS:
+        value = queue.popleft()
+        if isinstance(value, _PLAIN) or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if isinstance(value, Tensor):
+            if value.requires_grad and value.is_leaf:
+                found[id(value)] = value
+        elif isinstance(value, nn.Module):
+            queue.extend(value.parameters())
+            queue.extend(vars(value).values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            queue.extend(value)
+        elif isinstance(value, Mapping):
+            queue.extend(value.values())
+        elif isinstance(value, MethodType):
+            queue.extend((value.__self__, value.__func__))
+        elif isinstance(value, partial):
+            queue.extend((value.func, value.args, value.keywords))
+        elif isinstance(value, FunctionType):
+            queue.extend(_parts(value))
+        else:
+            queue.extend(_attributes(value))
+    return list(found.values())
+
+
+def _attributes(value: object) -> Iterator[object]:
+    """What an object of some class holds."""
+    yield getattr(value, "__dict__", None)
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            yield getattr(value, name, None)
+    # What calling it runs may name globals.
+    yield type(value).__dict__.get("__call__")
+
+
+def _parts(function: FunctionType) -> Iterator[object]:
+    """What a function holds on to."""
+    yield function.__defaults__
+    yield function.__kwdefaults__
+    for cell in function.__closure__ or ():
+        # A cell is empty until its variable is bound.
+        with suppress(ValueError):
+            yield cell.cell_contents
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes.extend(part for part in code.co_consts if isinstance(part, CodeType))
+        for name in code.co_names:
+            yield function.__globals__.get(name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import evaluations, fill, find_steps
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.march import fixed_tape, march
@@ -27,7 +28,7 @@ class Direct:
         problem: Problem,
         plan: Schedule | None,
         carry: tuple[Tensor, ...],
-        captured: tuple[Tensor, ...],
+        captured: Captured,
     ) -> Outcome:
         """Solve with gradients."""
         if plan is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nde.solvers.adjoint.captured import Captured, stray_leaf
 from nde.solvers.adjoint.forward import evaluations, find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.problem import Problem
@@ -24,6 +26,11 @@ class Recompute:
     The forward pass records no graph; the backward pass rebuilds each accepted step
     from its stored state and takes one vector-Jacobian product, last step first. Step
     sizes are constants, as under `Direct`. No double backward: use `Direct` for that.
+
+    Gradients reach the initial state, `args`, and every tensor that the term's
+    functions use in their first call or hold on to: in closures, defaults, attributes,
+    containers, modules, and the globals they name. A tensor from elsewhere that only a
+    later call uses is refused where it is noticed.
     """
 
     def run(
@@ -31,14 +38,14 @@ class Recompute:
         problem: Problem,
         plan: Schedule | None,
         carry: tuple[Tensor, ...],
-        captured: tuple[Tensor, ...],
+        captured: Captured,
     ) -> Outcome:
         """Solve with gradients to `problem.y0` and to the captured tensors."""
         tape = find_steps(problem, plan, carry)
         steps = replay_of(tape) if plan is None else plan
         replay = _Replay(problem, tape, steps, captured)
         y_end, polynomials, error, stiffness = _Recompute.apply(  # type: ignore[no-untyped-call]
-            replay, problem.y0, *captured
+            replay, problem.y0, *captured.tensors
         )
         return Outcome(
             tape=tape,
@@ -55,7 +62,7 @@ class _Replay:
     problem: Problem
     tape: Tape
     plan: Schedule
-    captured: tuple[Tensor, ...]
+    captured: Captured
 
 
 class _Recompute(torch.autograd.Function):
@@ -66,7 +73,7 @@ class _Recompute(torch.autograd.Function):
         tape = replay.tape
         # Fresh tensors: an output that the node itself holds would never be freed.
         ctx.replay = replay
-        ctx.versions = [tensor._version for tensor in replay.captured]
+        ctx.versions = [tensor._version for tensor in replay.captured.tensors]
         ctx.set_materialize_grads(False)
         return (
             tape.y_end.clone(),
@@ -79,20 +86,16 @@ class _Recompute(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         replay: _Replay = ctx.replay
-        now = [tensor._version for tensor in replay.captured]
-        if now != ctx.versions:
-            raise RuntimeError(
-                "a tensor that the term uses was changed in place between the solve "
-                "and its backward pass, which repeats the steps; call backward() "
-                "before the optimizer's step, or solve with adjoint=Direct()"
-            )
         g_end, g_polynomials, g_error, g_stiffness = grads
         tape = replay.tape
         y_grad = torch.zeros_like(tape.y_end) if g_end is None else g_end
         carry_grad = tuple(torch.zeros_like(part) for part in tape.carry_end)
-        totals: list[Tensor | None] = [None] * len(replay.captured)
+        totals: list[Tensor | None] = [None] * len(replay.captured.tensors)
         last = tape.slots.numel()
-        for j in range(replay.plan.steps - 1, -1, -1):
+        steps = replay.plan.steps
+        # Looking costs as much as the step: at both ends and in the middle it will do.
+        looks = {0, steps // 2, steps - 1}
+        for j in range(steps - 1, -1, -1):
             first = last - tape.slot_rows[j].numel()
             extra = (
                 None if g_polynomials is None else g_polynomials[first:last],
@@ -100,10 +103,42 @@ class _Recompute(torch.autograd.Function):
                 None if g_stiffness is None else g_stiffness[j],
             )
             last = first
-            y_grad, carry_grad = _step_vjp(replay, j, y_grad, carry_grad, extra, totals)
+            step = partial(_step_vjp, replay, j, y_grad, carry_grad, extra, totals)
+            y_grad, carry_grad = _watched(step, replay) if j in looks else step()
         if carry_grad:
             y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
+        _check_unchanged(replay, ctx.versions, totals)
         return (None, y_grad, *totals)
+
+
+_Pulled = tuple[Tensor, tuple[Tensor, ...]]
+
+
+def _watched(step: Callable[[], _Pulled], replay: _Replay) -> _Pulled:
+    """A step's result; RuntimeError where the gradient of a tensor would be lost."""
+    result, stray = stray_leaf(step, (replay.problem.y0, *replay.captured.tensors))
+    if stray is not None:
+        raise RuntimeError(
+            f"the term uses a tensor of shape {tuple(stray.shape)} that requires grad "
+            "and was neither used in its first call nor found in what it holds on to, "
+            "so that its gradient would be lost; pass it through args, or solve with "
+            "adjoint=Direct()"
+        )
+    return result
+
+
+def _check_unchanged(
+    replay: _Replay, versions: list[int], totals: list[Tensor | None]
+) -> None:
+    for tensor, version, total in zip(
+        replay.captured.tensors, versions, totals, strict=True
+    ):
+        if total is not None and tensor._version != version:
+            raise RuntimeError(
+                "a tensor that the term uses was changed in place between the solve "
+                "and its backward pass, which repeats the steps; call backward() "
+                "before the optimizer's step, or solve with adjoint=Direct()"
+            )
 
 
 def _step_vjp(
@@ -121,7 +156,8 @@ def _step_vjp(
     y = y.detach().requires_grad_()
     carry = tuple(part.detach().requires_grad_() for part in carry)
     t, inc = replay.plan.step(j, y.dtype)
-    with torch.enable_grad():
+    context, captured = replay.captured.replay()
+    with torch.enable_grad(), context:
         stages = problem.stepper.workspace(y, graph=True)
         begun = replay.plan.begin(problem, j, y, carry)
         out = problem.stepper.step(problem.term, t, y, inc, begun, stages)
@@ -138,7 +174,7 @@ def _step_vjp(
         if g_stiffness is not None and out.stiffness is not None:
             outputs.append(out.stiffness)
             weights.append(g_stiffness)
-    grads = _vjp(outputs, weights, (y, *carry), replay.captured, totals)
+    grads = _vjp(outputs, weights, (y, *carry), captured, totals)
     return grads[0], tuple(grads[1:])
 
 
@@ -151,9 +187,10 @@ def _start_vjp(
     """Pull the gradient of the first carry back to the initial state."""
     problem = replay.problem
     y = problem.y0.detach().requires_grad_()
-    with torch.enable_grad():
+    context, captured = replay.captured.replay()
+    with torch.enable_grad(), context:
         carry = start(replace(problem, y0=y))
-    (grad,) = _vjp(carry, carry_grad, (y,), replay.captured, totals)
+    (grad,) = _vjp(carry, carry_grad, (y,), captured, totals)
     return y_grad + grad
 
 

@@ -1,5 +1,5 @@
 """Brownian motion."""
 
-from nde.solvers.brownian.grid import BrownianGrid, fresh_seed
+from nde.solvers.brownian.grid import BrownianGrid, Seed, fresh_seed
 
-__all__ = ["BrownianGrid", "fresh_seed"]
+__all__ = ["BrownianGrid", "Seed", "fresh_seed"]

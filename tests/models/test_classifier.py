@@ -161,6 +161,7 @@ def test_evaluations_follow_the_length_of_each_series(device: torch.device) -> N
 class Area(nn.Module):
     """A layer of one's own: the integral of the time channel."""
 
+    channels = 4
     hidden = 1
     stochastic = False
 
@@ -213,3 +214,14 @@ def test_bad_options_are_named() -> None:
     times, values = ragged_batch(cpu)
     with pytest.raises(ValueError, match=r"\(4, 9\) and \(4, 8, 3\)"):
         model(times, values[:, :8])
+
+
+def test_series_that_do_not_fit_are_refused(device: torch.device) -> None:
+    model = build("lnsde", device)
+    times, values = ragged_batch(device)
+    with pytest.raises(ValueError, match="values have 4 channels.*built for one of 4"):
+        model(times, torch.cat([values, values[..., :1]], dim=-1))
+    with pytest.raises(TypeError, match="float64.*float32; cast"):
+        model(times.double(), values.double())
+    with pytest.raises(ValueError, match="channels must be at least 1"):
+        build_classifier("lnsde", channels=0, classes=2)

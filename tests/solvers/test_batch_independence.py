@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from nde.solvers import (
     PID,
+    BrownianGrid,
     Direct,
+    FixedSteps,
     ODETerm,
     Recompute,
+    SDETerm,
     Solution,
     SolveError,
     Status,
@@ -272,3 +275,43 @@ def test_shared_step_is_one_step_for_all(f64: KIND) -> None:
     assert (sol.stats.step == sol.stats.step[:, :1]).all()
     # One RMS over the whole batch, not a mean of rows.
     assert (sol.stats.error_estimate == sol.stats.error_estimate[:, :1]).all()
+
+
+def test_a_path_of_its_own_seed_has_no_neighbours(f64: KIND) -> None:
+    """An SDE's samples with seeds of their own: alone, in company, beside a longer."""
+    seeds = torch.tensor([7, 11, 13])
+    term = SDETerm(lambda t, y: -y, lambda t, y: 0.5 + 0.1 * y.sin())
+    y0 = normal((3, 3), 0, **f64)
+
+    def ends(rows: list[int], last: float) -> Tensor:
+        stop = torch.tensor([1.0, 1.0, last], **f64)[rows]
+        ts = torch.stack([torch.zeros_like(stop), stop], dim=1)
+        noise = BrownianGrid(seeds[rows])
+        controller = FixedSteps(0.07)
+        sol = solve(
+            term, y0[rows], ts, method="euler", controller=controller, noise=noise
+        )
+        return sol.final
+
+    whole = ends([0, 1, 2], 1.0)
+    assert torch.equal(ends([0, 1, 2], 3.0)[:2], whole[:2])
+    assert torch.equal(ends([1, 0], 1.0), whole[[1, 0]])
+    assert not torch.equal(whole[0] - whole[1], torch.zeros_like(whole[0]))
+
+
+def test_seeds_must_fit(f64: KIND) -> None:
+    term = SDETerm(lambda t, y: -y, lambda t, y: torch.ones_like(y))
+    y0, ts = normal((3, 2), 0, **f64), torch.tensor([0.0, 1.0], **f64)
+    with pytest.raises(ValueError, match="2 seeds were given for a batch of 3"):
+        solve(
+            term,
+            y0,
+            ts,
+            method="euler",
+            controller=FixedSteps(0.1),
+            noise=BrownianGrid(torch.tensor([1, 2])),
+        )
+    with pytest.raises(TypeError, match="int64 tensor"):
+        BrownianGrid(torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match="negative"):
+        BrownianGrid(torch.tensor([1, -2]))

@@ -7,6 +7,7 @@ from problems import KIND
 from torch import Tensor
 
 from nde.solvers import (
+    PID,
     FixedSteps,
     ODETerm,
     SolveError,
@@ -62,13 +63,21 @@ def test_blow_up(batch: str, f64: KIND) -> None:
 
 
 def test_pole_in_time(f64: KIND) -> None:
-    """O53: y' = 1 / (1 - t), to t = 2."""
+    """O53: y' = 1 / (1 - t), to t = 2.
+
+    No method sees a pole between its stages, and one in seven tolerances steps over it.
+    """
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         return (1 / (1 - t)).reshape(-1, 1).expand(4, 2)
 
     with pytest.raises(SolveError) as caught:
-        solve(ODETerm(field), ones(**f64), times(0, 2, **f64))
+        solve(
+            ODETerm(field),
+            ones(**f64),
+            times(0, 2, **f64),
+            controller=PID(rtol=1e-6, atol=1e-9),
+        )
     assert caught.value.times[0] == pytest.approx(1.0, abs=0.01)
 
 
