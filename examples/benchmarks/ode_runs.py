@@ -22,6 +22,7 @@ HAS_TORCHDIFFEQ = importlib.util.find_spec("torchdiffeq") is not None
 # What others call the methods that they share with nde.
 TORCHDIFFEQ = {
     "heun_euler": "adaptive_heun",
+    "fehlberg2": "fehlberg2",
     "bosh3": "bosh3",
     "dopri5": "dopri5",
     "dopri8": "dopri8",
