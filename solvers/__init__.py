@@ -4,8 +4,9 @@ from nde.solvers.adjoint import Direct, Recompute
 from nde.solvers.brownian import BrownianGrid
 from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
-from nde.solvers.solution import Solution, Stats
+from nde.solvers.solution import Solution
 from nde.solvers.solve import solve
+from nde.solvers.stats import Stats
 from nde.solvers.tableau import ButcherTableau
 from nde.solvers.term import ODETerm, SDETerm
 from nde.solvers.types import SolveError, Status

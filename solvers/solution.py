@@ -14,31 +14,10 @@ from nde.solvers import dense
 from nde.solvers.engine import Run
 from nde.solvers.initial_step import initial_step
 from nde.solvers.state import State, map_tensors
+from nde.solvers.stats import Stats, spread
 from nde.solvers.term import BoundSDE, Layout
 from nde.solvers.times import read_times
 from nde.solvers.types import Increment
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a solve cost and estimated, per sample.
-
-    `evaluations`, `accepted`, `rejected` `(batch,)` count vector-field calls and
-    steps. Of the accepted steps, first to last, padded with zeros where `valid` is
-    false, all `(steps, batch)`: start `t`, length `step`, `error_estimate` (RMS of the
-    embedded error over the tolerance, at most 1; NaN if the method has none) and
-    `stiffness` (about the largest eigenvalue of the Jacobian; NaN if the method has no
-    estimate). The last two are differentiable; step sizes are constants.
-    """
-
-    evaluations: Tensor
-    accepted: Tensor
-    rejected: Tensor
-    t: Tensor
-    step: Tensor
-    error_estimate: Tensor
-    stiffness: Tensor
-    valid: Tensor
 
 
 @dataclass(frozen=True)
@@ -265,7 +244,7 @@ def solution_of(ts: Tensor, runs: tuple[Run, ...], status: Tensor) -> Solution:
             else _unflatten(layout, _joined(runs, probes, _value))
         ),
         status=status.expand(batch),
-        stats=_stats_of(runs),
+        stats=Stats(runs),
         events=_occurrences(runs),
         runs=runs,
     )
@@ -312,13 +291,6 @@ def _unflatten(layout: Layout, flat: Tensor) -> State:
     return layout.structure.unflatten(flat, (reads,))
 
 
-def _spread(layout: Layout, value: Tensor) -> Tensor:
-    """One entry per row to one per sample, along the last axis."""
-    if not layout.shared:
-        return value
-    return value.expand(*value.shape[:-1], layout.structure.batch)
-
-
 def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:
     """What events the runs ended in."""
     layout, watch = runs[0].layout, runs[0].problem.watch
@@ -332,37 +304,7 @@ def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:
         met = (channel >= 0) & run.active
         time = torch.where(met, -run.t_end if layout.reverse else run.t_end, torch.nan)
         number = torch.div(channel, each, rounding_mode="floor")
-        times.append(_spread(layout, time))
-        numbers.append(_spread(layout, torch.where(met, number, -1)))
+        times.append(spread(layout, time))
+        numbers.append(spread(layout, torch.where(met, number, -1)))
     index = torch.stack(numbers, dim=1)
     return Occurrences(torch.stack(times, dim=1), index, (index >= 0).sum(dim=1))
-
-
-def _stats_of(runs: tuple[Run, ...]) -> Stats:
-    """Statistics per sample, of all runs one after the other."""
-    layout = runs[0].layout
-    outcomes = [run.outcome for run in runs]
-    tapes = [outcome.tape for outcome in outcomes]
-    # Rows that have ended rest in later runs.
-    counts = [outcomes[0].evaluations]
-    for run in runs[1:]:
-        counts.append(torch.where(run.active, run.outcome.evaluations, 0))
-    t = _rows(layout, [tape.grid(tape.t) for tape in tapes])
-    return Stats(
-        evaluations=_spread(layout, torch.stack(counts).sum(dim=0)),
-        accepted=_sum(layout, [tape.accepted for tape in tapes]),
-        rejected=_sum(layout, [tape.rejected for tape in tapes]),
-        t=-t if layout.reverse else t,
-        step=_rows(layout, [tape.grid(tape.h) for tape in tapes]),
-        error_estimate=_rows(layout, [outcome.error for outcome in outcomes]),
-        stiffness=_rows(layout, [outcome.stiffness for outcome in outcomes]),
-        valid=_rows(layout, [tape.valid for tape in tapes]),
-    )
-
-
-def _sum(layout: Layout, values: list[Tensor]) -> Tensor:
-    return _spread(layout, torch.stack(values).sum(dim=0))
-
-
-def _rows(layout: Layout, values: list[Tensor]) -> Tensor:
-    return _spread(layout, values[0] if len(values) == 1 else torch.cat(values))

@@ -51,7 +51,7 @@ SOLVER_ROWS = [
     {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
-    {"solution", "failure", "solve"},
+    {"stats", "solution", "failure", "solve"},
 ]
 
 

@@ -42,7 +42,9 @@ class Direct:
             tape=tape,
             y_end=result.y_end,
             polynomials=result.polynomials,
-            error=result.error.where(tape.valid, 0.0),
-            stiffness=result.stiffness.where(tape.valid, 0.0),
             evaluations=evaluations(problem, tape),
+            graph=(
+                result.error.where(tape.valid, 0.0),
+                result.stiffness.where(tape.valid, 0.0),
+            ),
         )

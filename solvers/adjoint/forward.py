@@ -66,8 +66,6 @@ def plain(problem: Problem, tape: Tape) -> Outcome:
         tape=tape,
         y_end=tape.y_end,
         polynomials=tape.polynomials,
-        error=tape.grid(tape.error),
-        stiffness=tape.grid(tape.stiffness),
         evaluations=evaluations(problem, tape),
     )
 

@@ -51,9 +51,8 @@ class Recompute:
             tape=tape,
             y_end=y_end,
             polynomials=polynomials,
-            error=error,
-            stiffness=stiffness,
             evaluations=evaluations(problem, tape),
+            graph=(error, stiffness),
         )
 
 
