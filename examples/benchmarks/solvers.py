@@ -1,16 +1,20 @@
-"""Solve time as a ratio to its floor, beside torchdiffeq.
+"""Solve time as a ratio to its floor, beside torchdiffeq and torchode.
 
 The floor of a run is the number of vector-field calls it made times the cost of one
 call, forward, or forward and backward through a chain of as many calls. Everything
-beyond it is the solver. Variants take turns, and medians over the rounds are shown.
+beyond it is the solver. Variants take turns, and medians over the rounds are shown, on
+the CPU of CPU time.
 
-    python examples/benchmarks/solvers.py --rounds 5
+    python examples/benchmarks/solvers.py --rounds 5 --only A A8 C
 
 Workloads: A, a small neural ODE (MLP 4-64-64-4, tanh, with time; batch 128, float32,
-dopri5 at 1e-6); A8, the same at batch 8; C, 1,000 Van der Pol oscillators with mu
-log-uniform in 0.5 to 20 (float64, tsit5 at 1e-6, to t = 10), where samples differ much
-in the steps they need. torchdiffeq is skipped with a line if it is not installed; its
-release has no tsit5, so it takes dopri5 on C.
+dopri5 at 1e-6, to t = 1); A8, the same at batch 8; B5, an MNIST-sized one (784-100-784,
+batch 512, dopri5 at 1e-5); H2 and H100, a latent ODE (20-50-50-20, batch 64, dopri5 at
+1e-4, to t = 2) with 2 and 100 outputs; C, 1,000 Van der Pol oscillators with mu
+log-uniform in 0.5 to 20 (float64, tsit5 at 1e-6, to t = 10) and D, 1,024 Lorenz systems
+(the same, to t = 3), each sample on its own steps. A peer that is not installed is
+skipped with a line. torchdiffeq ties a batch to one step, and its release has no tsit5:
+it takes dopri5 on C and D.
 """
 
 from __future__ import annotations
@@ -42,17 +46,19 @@ class Counted(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """tanh MLP 4-64-64-4 whose first layer also sees the time."""
+    """tanh MLP whose first layer also sees the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.first = nn.Linear(4, 64)
-        self.time = nn.Parameter(torch.randn(64) * 0.3)
-        self.rest = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+        self.first = nn.Linear(sizes[0], sizes[1])
+        self.time = nn.Parameter(torch.randn(sizes[1]) * 0.3)
+        rest: list[nn.Module] = []
+        for wide, narrow in zip(sizes[1:-1], sizes[2:], strict=True):
+            rest += [nn.Tanh(), nn.Linear(wide, narrow)]
+        self.rest = nn.Sequential(*rest)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        clock = t.unsqueeze(-1) * self.time
-        return self.rest(torch.tanh(self.first(y) + clock))
+        return self.rest(self.first(y) + t.unsqueeze(-1) * self.time)
 
 
 class VanDerPol(nn.Module):
@@ -68,6 +74,16 @@ class VanDerPol(nn.Module):
         return torch.stack([v, self.mu * (1.0 - x * x) * v - x], dim=-1)
 
 
+class Lorenz(nn.Module):
+    """The Lorenz system with its classical numbers."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        a, b, c = y.unbind(-1)
+        return torch.stack(
+            [10.0 * (b - a), a * (28.0 - c) - b, a * b - (8.0 / 3.0) * c], dim=-1
+        )
+
+
 @dataclass(frozen=True)
 class Workload:
     """One initial value problem."""
@@ -79,33 +95,44 @@ class Workload:
     method: str
     tolerance: float
     batch: str
+    outputs: int = 2
+
+    @property
+    def ts(self) -> Tensor:
+        """Output times."""
+        kind = {"dtype": self.y0.dtype, "device": self.y0.device}
+        return torch.linspace(0.0, self.t1, self.outputs, **kind)
 
 
 def workloads(device: str) -> list[Workload]:
     """The problems, on a device."""
     torch.manual_seed(0)
-    net = Perceptron().to(device)
-    y128 = torch.randn(128, 4, device=device)
-    y_vdp = torch.tensor([2.0, 0.0], dtype=torch.float64, device=device)
+    f64 = {"dtype": torch.float64, "device": device}
+    small = Counted(Perceptron(4, 64, 64, 4).to(device))
+    wide = Counted(Perceptron(784, 100, 784).to(device))
+    latent = Counted(Perceptron(20, 50, 50, 20).to(device))
+    y_a, y_h = torch.randn(128, 4, device=device), torch.randn(64, 20, device=device)
+    ink = torch.rand(512, 784, device=device)
+    ink = ink * (torch.rand_like(ink) < 0.2)
+    y_c = torch.tensor([2.0, 0.0], **f64).expand(1000, 2).contiguous()
+    y_d = 5.0 * torch.randn(1024, 3, **f64) + torch.tensor([0.0, 0.0, 25.0], **f64)
+    oscillators = Counted(VanDerPol(1000).to(device))
+    shared, own = "shared", "per_sample"
     return [
-        Workload("A", Counted(net), y128, 1.0, "dopri5", 1e-6, "shared"),
-        Workload("A8", Counted(net), y128[:8], 1.0, "dopri5", 1e-6, "shared"),
-        Workload("A", Counted(net), y128, 1.0, "dopri5", 1e-6, "per_sample"),
-        Workload(
-            "C",
-            Counted(VanDerPol(1000).to(device)),
-            y_vdp.expand(1000, 2).contiguous(),
-            10.0,
-            "tsit5",
-            1e-6,
-            "per_sample",
-        ),
+        Workload("A", small, y_a, 1.0, "dopri5", 1e-6, shared),
+        Workload("A", small, y_a, 1.0, "dopri5", 1e-6, own),
+        Workload("A8", small, y_a[:8], 1.0, "dopri5", 1e-6, shared),
+        Workload("B5", wide, ink, 1.0, "dopri5", 1e-5, shared),
+        Workload("H2", latent, y_h, 2.0, "dopri5", 1e-4, shared),
+        Workload("H100", latent, y_h, 2.0, "dopri5", 1e-4, shared, 100),
+        Workload("C", oscillators, y_c, 10.0, "tsit5", 1e-6, own),
+        Workload("D", Counted(Lorenz()), y_d, 3.0, "tsit5", 1e-6, own),
     ]
 
 
 def ours(work: Workload, adjoint: Direct | Recompute) -> Callable[[Tensor], Tensor]:
     """A solve with nde."""
-    ts = torch.tensor([0.0, work.t1], dtype=work.y0.dtype, device=work.y0.device)
+    ts = work.ts
     controller = PID(rtol=work.tolerance, atol=work.tolerance)
 
     def run(y0: Tensor) -> Tensor:
@@ -119,7 +146,7 @@ def ours(work: Workload, adjoint: Direct | Recompute) -> Callable[[Tensor], Tens
             batch=work.batch,
             max_steps=100_000,
         )
-        return solution.final
+        return solution.ys
 
     return run
 
@@ -128,7 +155,7 @@ def theirs(work: Workload) -> Callable[[Tensor], Tensor]:
     """A solve with torchdiffeq, backpropagating through the solver."""
     from torchdiffeq import odeint
 
-    ts = torch.tensor([0.0, work.t1], dtype=work.y0.dtype, device=work.y0.device)
+    ts = work.ts
 
     def run(y0: Tensor) -> Tensor:
         return odeint(
@@ -138,19 +165,39 @@ def theirs(work: Workload) -> Callable[[Tensor], Tensor]:
             rtol=work.tolerance,
             atol=work.tolerance,
             method="dopri5",
-        )[-1]
+        )
+
+    return run
+
+
+def torchode_run(work: Workload) -> Callable[[Tensor], Tensor]:
+    """A solve with torchode, which steps every sample on its own."""
+    import torchode
+
+    term = torchode.ODETerm(work.field)
+    kind = torchode.Tsit5 if work.method == "tsit5" else torchode.Dopri5
+    controller = torchode.IntegralController(
+        atol=work.tolerance, rtol=work.tolerance, term=term
+    )
+    solver = torchode.AutoDiffAdjoint(kind(term=term), controller)
+
+    def run(y0: Tensor) -> Tensor:
+        times = work.ts.expand(len(y0), -1)
+        return solver.solve(torchode.InitialValueProblem(y0=y0, t_eval=times)).ys
 
     return run
 
 
 def clock(action: Callable[[], object], device: str) -> float:
-    """Seconds of one run."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    """Seconds of one run: of the processor, or of the clock on a device."""
+    if device == "cpu":
+        start = time.process_time()
+        action()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     action()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -170,7 +217,7 @@ def chain(work: Workload, calls: int, backward: bool) -> Callable[[], None]:
     def run(y: Tensor) -> Tensor:
         for _ in range(calls):
             y = work.field.field(t, y)
-            if isinstance(work.field.field, VanDerPol):
+            if not isinstance(work.field.field, Perceptron):
                 y = y.clamp(-3.0, 3.0) if backward else y.clamp_(-3.0, 3.0)
         return y
 
@@ -184,6 +231,8 @@ def measure(work: Workload, backward: bool, rounds: int, device: str) -> None:
         variants["nde recompute"] = ours(work, Recompute())
     if importlib.util.find_spec("torchdiffeq"):
         variants["torchdiffeq"] = theirs(work)
+    if importlib.util.find_spec("torchode"):
+        variants["torchode"] = torchode_run(work)
     calls, times = {}, {name: [] for name in variants}
     floors = {name: [] for name in variants}
     for name, run in variants.items():
@@ -198,12 +247,13 @@ def measure(work: Workload, backward: bool, rounds: int, device: str) -> None:
             floor = chain(work, calls[name], backward)
             floors[name].append(clock(floor, device))
     direction = "fwd+bwd" if backward else "fwd"
+    best = min(statistics.median(times[name]) for name in variants if "nde" in name)
     for name in variants:
         took = statistics.median(times[name])
         ratio = took / statistics.median(floors[name])
         print(
             f"| {work.name} {work.batch} | {direction} | {name} | {calls[name]} "
-            f"| {1e3 * took:.2f} | {ratio:.2f} |",
+            f"| {1e3 * took:.2f} | {ratio:.2f} | {took / best:.2f} |",
             flush=True,
         )
 
@@ -213,16 +263,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="*", help="names of workloads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if importlib.util.find_spec("torchdiffeq") is None:
-        print("torchdiffeq is not installed: its rows are skipped")
+    for peer in ("torchdiffeq", "torchode"):
+        if importlib.util.find_spec(peer) is None:
+            print(f"{peer} is not installed: its rows are skipped")
     print(f"torch {torch.__version__}, {options.device}, {options.threads} thread(s)")
-    print("| workload | direction | solver | field calls | ms | x floor |")
-    print("|---|---|---|--:|--:|--:|")
+    print("| workload | direction | solver | field calls | ms | x floor | x nde |")
+    print("|---|---|---|--:|--:|--:|--:|")
     for work in workloads(options.device):
+        if options.only and work.name not in options.only:
+            continue
         measure(work, False, options.rounds, options.device)
-        if work.name != "C":
+        if isinstance(work.field.field, Perceptron):
             measure(work, True, options.rounds, options.device)
 
 
