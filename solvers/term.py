@@ -145,12 +145,13 @@ class Layout:
             t = clock(t)
             if y.is_inference():
                 return call(function, t, state)
-            version = y._version
+            versions = y._version, t._version
             value = call(function, t, state)
-            if y._version != version:
+            if (y._version, t._version) != versions:
+                what = "t" if y._version == versions[0] else "y"
                 raise ValueError(
-                    f"{name} changed y in place, which would corrupt the solution; "
-                    "work on y.clone() or use out-of-place operations"
+                    f"{name} changed {what} in place, which would corrupt the "
+                    f"solution; work on {what}.clone() or use out-of-place operations"
                 )
             return value
 
