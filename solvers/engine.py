@@ -152,14 +152,13 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
             channel=channel,
         )
         outcome = replace(outcome, tape=tape)
-    status = tape.status
-    if bool((status == Status.NON_FINITE_FIELD).any()):
-        steps = last_good_steps(problem, plan)
-        broken = status == Status.NON_FINITE_FIELD
+    broken = tape.status == Status.NON_FINITE_FIELD
+    if bool(broken.any()):
+        steps, cause = last_good_steps(problem, plan)
+        status = torch.where(broken, cause, tape.status)
         t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
-        if not setup.throw:
-            rest = replace(problem, common=False)
-            outcome = _run(setup, rest, cut_short(plan, steps))
+        rest = replace(problem, common=False)
+        outcome = _run(setup, rest, cut_short(plan, steps))
         outcome = failed(outcome, status, t_end, channel)
     return outcome
 

@@ -17,7 +17,9 @@ _CAUSE: Mapping[int, str] = {
         "enough"
     ),
     Status.NON_FINITE_FIELD: "the vector field was not finite",
-    Status.NON_FINITE_STATE: "the state grew beyond what its dtype holds",
+    Status.NON_FINITE_STATE: (
+        "the state grew beyond what its dtype holds and is not finite"
+    ),
     Status.NON_FINITE_EVENT: "the condition of an event was not finite",
     Status.MAX_EVENTS: "max_events was reached",
 }
