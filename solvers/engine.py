@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from nde.solvers.adjoint.captured import captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
+from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
 from nde.solvers.locate import cut_at_events
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
@@ -27,6 +28,8 @@ from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Status
 from nde.solvers.watch import Event, Watch
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,11 @@ def run(
         watch=Watch(setup.events, layout, fired) if setup.events else None,
         common=layout.common,
     )
+    spent = _explained(problem, lambda: check_clock(problem)) if fired is None else 0
     begun = moving_start(problem, moving[:, 0]) if graph else problem
     outcome = _steps(setup, begun)
+    if spent:
+        outcome = replace(outcome, evaluations=outcome.evaluations + spent)
     t_end = outcome.tape.t_end
     if graph:
         outcome = moving_end(problem, outcome, moving[:, -1])
@@ -180,9 +186,7 @@ def _first_call(problem: Problem) -> tuple[Tensor, ...]:
     return _explained(problem, lambda: start(problem))
 
 
-def _explained(
-    problem: Problem, call: Callable[[], tuple[Tensor, ...]]
-) -> tuple[Tensor, ...]:
+def _explained(problem: Problem, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except Exception as error:

@@ -56,7 +56,8 @@ def solve(
 
     Args:
         term: `ODETerm` or `SDETerm`.
-        y0: initial state, a tensor `(batch, ...)` or nested tuples, lists, dicts.
+        y0: initial state, a tensor `(batch, ...)` or nested tuples (named ones too),
+            lists, dicts; float32 or float64, real or complex.
         ts: output times `(T,)`, or `(batch, T)` per sample; monotone, increasing or
             (ODE) decreasing. The first is where y0 holds, the last where the sample
             ends. In `(batch, T)` NaN marks places without a time; there the solution
