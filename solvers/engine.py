@@ -85,8 +85,9 @@ def run(
     layout, controller = setup.layout, setup.controller
     graph = torch.is_grad_enabled() and reads.requires_grad
     moving = reads if graph else reads.detach()
-    t0 = moving[:, 0].detach().contiguous()
-    t1 = moving[:, -1].detach().contiguous()
+    # Copies: the field sees these, and must not be able to change the user's ts.
+    t0 = moving[:, 0].detach().clone()
+    t1 = moving[:, -1].detach().clone()
     moving = snap(moving, t0, t1)
     wanted = moving.detach()
     if probes is not None:
