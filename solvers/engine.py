@@ -164,8 +164,9 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
         steps, cause = last_good_steps(problem, plan)
         status = torch.where(broken, cause, tape.status)
         t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
-        rest = replace(problem, common=False)
+        spent, rest = outcome.evaluations, replace(problem, common=False)
         outcome = _run(setup, rest, cut_short(plan, steps))
+        outcome = replace(outcome, evaluations=spent)
         outcome = failed(outcome, status, t_end, channel)
     return outcome
 
