@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
+from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
 from nde.solvers.locate import cut_at_events
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
@@ -26,6 +28,8 @@ from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Status
 from nde.solvers.watch import Event, Watch
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,9 @@ def run(
     layout, controller = setup.layout, setup.controller
     graph = torch.is_grad_enabled() and reads.requires_grad
     moving = reads if graph else reads.detach()
-    t0 = moving[:, 0].detach().contiguous()
-    t1 = moving[:, -1].detach().contiguous()
+    # Copies: the field sees these, and must not be able to change the user's ts.
+    t0 = moving[:, 0].detach().clone()
+    t1 = moving[:, -1].detach().clone()
     moving = snap(moving, t0, t1)
     wanted = moving.detach()
     if probes is not None:
@@ -110,8 +115,11 @@ def run(
         watch=Watch(setup.events, layout, fired) if setup.events else None,
         common=layout.common,
     )
+    spent = _explained(problem, lambda: check_clock(problem)) if fired is None else 0
     begun = moving_start(problem, moving[:, 0]) if graph else problem
     outcome = _steps(setup, begun)
+    if spent:
+        outcome = replace(outcome, evaluations=outcome.evaluations + spent)
     t_end = outcome.tape.t_end
     if graph:
         outcome = moving_end(problem, outcome, moving[:, -1])
@@ -151,14 +159,14 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
             channel=channel,
         )
         outcome = replace(outcome, tape=tape)
-    status = tape.status
-    if bool((status == Status.NON_FINITE_FIELD).any()):
-        steps = last_good_steps(problem, plan)
-        broken = status == Status.NON_FINITE_FIELD
+    broken = tape.status == Status.NON_FINITE_FIELD
+    if bool(broken.any()):
+        steps, cause = last_good_steps(problem, plan)
+        status = torch.where(broken, cause, tape.status)
         t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
-        if not setup.throw:
-            rest = replace(problem, common=False)
-            outcome = _run(setup, rest, cut_short(plan, steps))
+        spent, rest = outcome.evaluations, replace(problem, common=False)
+        outcome = _run(setup, rest, cut_short(plan, steps))
+        outcome = replace(outcome, evaluations=spent)
         outcome = failed(outcome, status, t_end, channel)
     return outcome
 
@@ -180,9 +188,7 @@ def _first_call(problem: Problem) -> tuple[Tensor, ...]:
     return _explained(problem, lambda: start(problem))
 
 
-def _explained(
-    problem: Problem, call: Callable[[], tuple[Tensor, ...]]
-) -> tuple[Tensor, ...]:
+def _explained(problem: Problem, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except Exception as error:

@@ -17,7 +17,9 @@ _CAUSE: Mapping[int, str] = {
         "enough"
     ),
     Status.NON_FINITE_FIELD: "the vector field was not finite",
-    Status.NON_FINITE_STATE: "the state grew beyond what its dtype holds",
+    Status.NON_FINITE_STATE: (
+        "the state grew beyond what its dtype holds and is not finite"
+    ),
     Status.NON_FINITE_EVENT: "the condition of an event was not finite",
     Status.MAX_EVENTS: "max_events was reached",
 }
@@ -36,8 +38,9 @@ _FIX: Mapping[int, str] = {
         "smaller step may help on a fixed grid"
     ),
     Status.NON_FINITE_STATE: (
-        "The solution may explode: end before it, or bound the field; on a fixed grid "
-        "the step may be too long for a stiff problem"
+        "The solution may explode: end before it, bound the field, or use smaller "
+        "units or a float64 state; on a fixed grid the step may be too long for a "
+        "stiff problem"
     ),
     Status.NON_FINITE_EVENT: "Look at the condition there",
     Status.MAX_EVENTS: (
@@ -63,13 +66,16 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     times = (-t_end if layout.reverse else t_end)[samples].tolist()
     total = torch.stack([run.outcome.evaluations for run in runs]).sum(dim=0)
     counts = total.expand(batch)[samples].tolist()
-    step = _last_step(runs, 0 if layout.shared else first)
+    row = 0 if layout.shared else first
+    row = 0 if layout.shared else first
+    step, state = _last_step(runs, row), last.outcome.tape.y_end[row]
+    size = float(state.abs().amax()) if state.numel() else 0.0
     shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
     return SolveError(
         f"{len(samples)} of {batch} samples did not reach the end (samples {shown}): "
-        f"sample {first} stopped at t={times[0]:.6g} after {counts[0]} evaluations"
-        f"{step}, because {_CAUSE[code]}. {_FIX[code]}. With throw=False the others "
-        "are returned.",
+        f"sample {first} stopped at t={times[0]:.6g}, |y|={size:.3g}, after "
+        f"{counts[0]} evaluations{step}, because {_CAUSE[code]}. {_FIX[code]}. With "
+        "throw=False the others are returned.",
         status=code,
         samples=samples,
         times=times,

@@ -38,5 +38,7 @@ def initial_step(
     step = ((0.01 / steepest.clamp_min(1e-30)).log() / order).exp()
     flat = (guess * 1e-3).clamp_min(1e-6)
     step = torch.where(steepest <= 1e-15, flat, step)
+    # Without an absolute tolerance a state of 0 makes any slope look infinitely steep.
+    step = torch.maximum(step, 1e-3 * guess)
     step = torch.nan_to_num(step, nan=1e-6, posinf=1e-6)
     return torch.minimum(torch.minimum(100.0 * guess, step), span)

@@ -40,6 +40,14 @@ def march(
     stages: Stages | None = None
     if not graph:
         stages = problem.stepper.workspace(y, graph)
+    # What resting rows show the field.
+    shown, shown_carry = y, carry
+    if plan.donor is not None:
+        begun = plan.lent(problem)
+        shown = begun.y0
+        if graph:
+            carry = problem.stepper.start(problem.term, begun.start_time, shown)
+        shown_carry = tuple(part[plan.donor] for part in carry)
     error, stiffness, polynomials = [], [], []
     states: list[Tensor] = []
     carries: list[tuple[Tensor, ...]] = []
@@ -51,16 +59,29 @@ def march(
         if problem.keep:
             states.append(y.detach())
             carries.append(tuple(part.detach().clone() for part in carry))
-        out = problem.stepper.step(problem.term, t, y, inc, carry, stages)
+        moving = plan.moving(j)
+        if moving is not None:
+            shown = torch.where(moving, y, shown.detach())
+            shown_carry = tuple(
+                torch.where(moving, part, old.detach())
+                for part, old in zip(carry, shown_carry, strict=True)
+            )
+        elif plan.resting:
+            # The next step will overwrite the carry of this one.
+            shown, shown_carry = y, tuple(part.clone() for part in carry)
+        else:
+            shown, shown_carry = y, carry
+        out = problem.stepper.step(problem.term, t, shown, inc, shown_carry, stages)
         if out.error is not None:
-            error.append(problem.error_ratio(y, out))
+            error.append(problem.error_ratio(shown, out))
         if out.stiffness is not None:
             stiffness.append(out.stiffness)
         if slot_rows[j].numel():
             polynomials.append(
-                problem.polynomials_of(slot_rows[j], t, y, inc, out, stages)
+                problem.polynomials_of(slot_rows[j], t, shown, inc, out, stages)
             )
-        y, carry = out.y1, out.carry
+        y = out.y1 if moving is None else torch.where(moving, out.y1, y)
+        carry = out.carry
     none = problem.y0.new_full((plan.steps, problem.rows), torch.nan)
     return March(
         error=torch.stack(error) if error else none,

@@ -53,6 +53,9 @@ def slope_at(problem: Problem, t: Tensor, y: Tensor) -> Tensor:
 def moving_start(problem: Problem, t0: Tensor) -> Problem:
     """A problem whose initial state depends on `t0 (rows,)`, which carries a graph."""
     slope = slope_at(problem, problem.t0, problem.y0)
+    # A row that fails there keeps its y0, whenever it begins.
+    known = torch.isfinite(slope).all(dim=1, keepdim=True)
+    slope = torch.where(known, slope, 0.0)
     return replace(problem, y0=shifted(problem.y0, t0, -slope))
 
 

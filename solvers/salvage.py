@@ -13,25 +13,31 @@ from torch import Tensor
 
 from nde.solvers.adjoint.forward import find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.nonfinite import Blame
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, schedule
 
 
-def last_good_steps(problem: Problem, plan: Schedule) -> Tensor:
-    """Steps of a fixed grid that each row can take `(rows,)`.
+def last_good_steps(problem: Problem, plan: Schedule) -> tuple[Tensor, Tensor]:
+    """Steps of a fixed grid that each row can take, and the status of those that fail.
 
-    One fewer than it took before its state was not finite: the field at the state
-    before that is known to be finite.
+    Both `(rows,)`. One step fewer than it took before its state was not finite: the
+    field at the state before that is known to be finite.
     """
+    blame = Blame(problem.rows, problem.y0)
     with torch.no_grad():
-        kept = replace(problem, y0=problem.y0.detach(), keep=True, dense=False)
+        kept = replace(
+            problem,
+            term=blame.watching(problem.term),
+            y0=problem.y0.detach(),
+            keep=True,
+            dense=False,
+        )
         tape = find_steps(kept, plan, start(kept))
-    finite = torch.stack(
-        [torch.isfinite(tape.states(j)[0]).all(dim=1) for j in range(plan.steps)]
-    )
+    assert tape.y is not None
+    finite = tape.grid(torch.isfinite(tape.y).all(dim=1).long()).cumprod(0).sum(0)
     whole = torch.isfinite(tape.y_end).all(dim=1)
-    good = (finite.long().cumprod(0).sum(0) - 2).clamp_min(0)
-    return torch.where(whole, plan.steps, good)
+    return torch.where(whole, plan.steps, (finite - 2).clamp_min(0)), blame.status
 
 
 def cut_short(plan: Schedule, steps: Tensor) -> Schedule:

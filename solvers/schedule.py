@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,12 @@ class Schedule:
     `t`, `h` `(steps, rows)` float64; a length of zero rests. `fresh (steps, rows)`
     where a step begins anew after a jump of the field, None where none does.
     `noise (steps, batch, m)`.
+
+    The field is evaluated for rows that rest too, and nothing is known of it where they
+    ended: NaN there would pass through weights of zero. So a row that rests, from the
+    steps `resting` on, shows the field the start of its last step, and its results are
+    dropped. A row without any step shows the start of another one, `donor (rows,)`;
+    None if every row has a step.
     """
 
     t: Tensor
@@ -31,6 +37,8 @@ class Schedule:
     noise: Tensor | None
     shared: list[tuple[float, float]] | None
     restarts: frozenset[int]
+    resting: frozenset[int] = frozenset()
+    donor: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -55,6 +63,27 @@ class Schedule:
             return carry
         assert self.fresh is not None
         return restarted(problem, self.t[j], y, carry, self.fresh[j])
+
+    def moving(self, j: int) -> Tensor | None:
+        """Which rows step j moves `(rows, 1)`; None if all."""
+        return (self.h[j] > 0).unsqueeze(1) if j in self.resting else None
+
+    @property
+    def own(self) -> Tensor | None:
+        """Which rows begin as themselves `(rows, 1)`; None if all."""
+        donor = self.donor
+        if donor is None:
+            return None
+        return (donor == torch.arange(donor.numel(), device=donor.device)).unsqueeze(1)
+
+    def lent(self, problem: Problem) -> Problem:
+        """A problem in which rows without any step begin as their donors do."""
+        donor, own = self.donor, self.own
+        if donor is None or own is None:
+            return problem
+        given = problem.y0.detach()[donor]
+        y0 = torch.where(own, problem.y0, given)
+        return replace(problem, t0=problem.t0[donor], y0=y0)
 
 
 def restarted(
@@ -83,7 +112,25 @@ def schedule(
     restarts: frozenset[int] = frozenset()
     if fresh is not None:
         restarts = frozenset(fresh.any(dim=1).nonzero().view(-1).tolist())
-    return Schedule(t, h, fresh, noise, shared, restarts)
+    if shared is not None or not t.numel():
+        return Schedule(t, h, fresh, noise, shared, restarts)
+    moves = h > 0
+    still = (~moves).any(dim=1).nonzero().view(-1).tolist()
+    donor = None
+    if still:
+        t, donor = _shown(t, moves)
+        donor = None if bool(moves.any(dim=0).all()) else donor
+    return Schedule(t, h, fresh, noise, shared, restarts, frozenset(still), donor)
+
+
+def _shown(t: Tensor, moves: Tensor) -> tuple[Tensor, Tensor]:
+    """Times that resting rows show the field, and whose start stands in for each."""
+    steps = torch.arange(t.shape[0], device=t.device).unsqueeze(1)
+    last = torch.where(moves, steps, -1).cummax(dim=0).values
+    rows = torch.arange(t.shape[1], device=t.device)
+    donor = torch.where(moves.any(dim=0), rows, moves[0].long().argmax())
+    start = t[0][donor].expand_as(t)
+    return torch.where(last < 0, start, t.gather(0, last.clamp_min(0))), donor
 
 
 def replay_of(tape: Tape) -> Schedule:

@@ -32,6 +32,9 @@ from nde.solvers.tolerances import fit_tolerances
 from nde.solvers.types import Status
 from nde.solvers.watch import Event
 
+# The field should see at least so many different times.
+_FINE = 1000.0
+
 
 def solve(
     term: Term,
@@ -56,7 +59,8 @@ def solve(
 
     Args:
         term: `ODETerm` or `SDETerm`.
-        y0: initial state, a tensor `(batch, ...)` or nested tuples, lists, dicts.
+        y0: initial state, a tensor `(batch, ...)` or nested tuples (named ones too),
+            lists, dicts; float32 or float64, real or complex.
         ts: output times `(T,)`, or `(batch, T)` per sample; monotone, increasing or
             (ODE) decreasing. The first is where y0 holds, the last where the sample
             ends. In `(batch, T)` NaN marks places without a time; there the solution
@@ -144,6 +148,7 @@ def solve(
         throw=throw,
     )
     reads = times.engine(layout, engine_y0)
+    _warn_coarse_time(reads.detach(), engine_y0.dtype)
     probes = None
     if probe_times is not None:
         t0, t1 = reads[:, 0].detach(), reads[:, -1].detach()
@@ -260,6 +265,24 @@ def _stepper(
     if noise is not None and not isinstance(noise, BrownianGrid):
         raise TypeError(f"noise must be BrownianGrid(seed), got {noise!r}")
     return sde_stepper
+
+
+def _warn_coarse_time(reads: Tensor, dtype: torch.dtype) -> None:
+    """One warning if the time that the field sees moves in jumps."""
+    if dtype == torch.float64 or not reads.shape[0]:
+        return
+    start, end = reads[:, 0], reads[:, -1]
+    far = torch.maximum(start.abs(), end.abs())
+    coarse = (end > start) & (end - start < _FINE * torch.finfo(dtype).eps * far)
+    if bool(coarse.any()):
+        t = float(far[coarse][0])
+        name = str(dtype).removeprefix("torch.")
+        warnings.warn(
+            f"f sees t in the dtype of y0, and near t={t:.4g} {name} moves in jumps of "
+            f"{torch.finfo(dtype).eps * t:.1g}, too coarse for the interval of ts; if "
+            "f depends on t, let ts begin near 0, or solve with a float64 state",
+            stacklevel=3,
+        )
 
 
 def _warn_unresolved(controller: PID, floor: float, dtype: torch.dtype) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A tensor `(batch, ...)`, or tuples, lists and dicts of states.
+# A tensor `(batch, ...)`, or tuples, named tuples, lists, dicts and ordered dicts of
+# states.
 State = Any
+
+# Steps shorter than a rounding of the state would be lost, and norms overflow.
+_COARSE = (torch.float16, torch.bfloat16, torch.complex32)
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,21 @@ class Structure:
             leaf = self.leaves[skeleton]
             out.append(_checked(state, leaf, self.batch, name))
             return
-        if type(state) is not type(skeleton) or len(state) != len(skeleton):
-            raise ValueError(
+        alike = type(state) is type(skeleton) or (
+            isinstance(state, dict) and isinstance(skeleton, dict)
+        )
+        if state is None:
+            raise TypeError(f"{name} returned None; is a return statement missing?")
+        if not alike or len(state) != len(skeleton):
+            raise (ValueError if alike else TypeError)(
                 f"{name} returned {_describe(state)} for a state that is "
                 f"{_describe(skeleton)}; return the structure of y0"
             )
         if isinstance(skeleton, dict):
             if state.keys() != skeleton.keys():
                 raise ValueError(
-                    f"{name} returned the keys {sorted(state)}, "
-                    f"the state has {sorted(skeleton)}"
+                    f"{name} returned the keys {list(state)}, "
+                    f"the state has {list(skeleton)}"
                 )
             for key, part in skeleton.items():
                 self._collect(part, state[key], f"{name}[{key!r}]", out)
@@ -127,9 +137,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], state: State) -> State:
     """Apply a function to every tensor of a nested state."""
     if isinstance(state, Tensor):
         return function(state)
-    if isinstance(state, dict):
-        return {key: map_tensors(function, value) for key, value in state.items()}
-    return type(state)(map_tensors(function, value) for value in state)
+    return _like(state, [map_tensors(function, value) for value in _values(state)])
 
 
 def _walk(state: State, name: str, leaves: list[Leaf], tensors: list[Tensor]) -> Any:
@@ -137,6 +145,11 @@ def _walk(state: State, name: str, leaves: list[Leaf], tensors: list[Tensor]) ->
         if not (state.is_floating_point() or state.is_complex()):
             raise TypeError(
                 f"{name} must be floating, got {state.dtype}; use {name}.float()"
+            )
+        if state.dtype in _COARSE:
+            raise TypeError(
+                f"{name} is {state.dtype}, too coarse to add small steps up in: pass "
+                f"{name}.float(), and lower the precision inside the field if need be"
             )
         if state.ndim == 0:
             raise ValueError(
@@ -153,19 +166,22 @@ def _walk(state: State, name: str, leaves: list[Leaf], tensors: list[Tensor]) ->
         leaves.append(Leaf(tuple(state.shape[1:]), state.dtype))
         tensors.append(state)
         return len(leaves) - 1
-    if isinstance(state, dict):
-        return {
-            key: _walk(value, f"{name}[{key!r}]", leaves, tensors)
+    if type(state) in (dict, OrderedDict):
+        parts = [
+            _walk(value, f"{name}[{key!r}]", leaves, tensors)
             for key, value in state.items()
-        }
-    if type(state) in (tuple, list):
-        return type(state)(
+        ]
+        return _like(state, parts)
+    if type(state) in (tuple, list) or _is_named(state):
+        parts = [
             _walk(value, f"{name}[{index}]", leaves, tensors)
             for index, value in enumerate(state)
-        )
+        ]
+        return _like(state, parts)
+    fix = "dict(...)" if isinstance(state, dict) else "torch.as_tensor"
     raise TypeError(
         f"{name} must be a torch.Tensor, or a tuple, list or dict of them, got "
-        f"{type(state).__name__}; use torch.as_tensor"
+        f"{type(state).__name__}; use {fix}"
     )
 
 
@@ -197,9 +213,22 @@ def _real(tensor: Tensor) -> Tensor:
 def _fill(skeleton: Any, tensors: list[Tensor]) -> State:
     if isinstance(skeleton, int):
         return tensors[skeleton]
-    if isinstance(skeleton, dict):
-        return {key: _fill(part, tensors) for key, part in skeleton.items()}
-    return type(skeleton)(_fill(part, tensors) for part in skeleton)
+    return _like(skeleton, [_fill(part, tensors) for part in _values(skeleton)])
+
+
+def _values(nest: Any) -> Iterable[Any]:
+    return nest.values() if isinstance(nest, dict) else nest
+
+
+def _like(nest: Any, parts: list[Any]) -> Any:
+    """Parts in a container like another, in its order."""
+    if isinstance(nest, dict):
+        return type(nest)(zip(nest, parts, strict=True))
+    return type(nest)(*parts) if _is_named(nest) else type(nest)(parts)
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
 def _describe(value: object) -> str:

@@ -90,16 +90,22 @@ class Tape:
         flat = values.new_zeros(self.steps * rows).scatter(0, self._cell, values)
         return flat.view(self.steps, rows)
 
+    @cached_property
+    def _shown(self) -> Tensor:
+        """Entry whose start each row shows the field in each step `(steps, rows)`.
+
+        That of its last step where it rests, of another row's first one if it has none.
+        """
+        last = self.index.gather(0, (self.accepted - 1).clamp_min(0).unsqueeze(0))
+        other = self.index[0][(self.accepted > 0).long().argmax()]
+        rest = torch.where(self.accepted > 0, last, other)
+        return torch.where(self.valid, self.index, rest)
+
     def states(self, step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """State and carry of every row at the start of a step; ended rows rest."""
+        """State and carry that every row shows the field in a step."""
         assert self.y is not None
-        entries, valid = self.index[step], self.valid[step].unsqueeze(1)
-        y = torch.where(valid, self.y[entries], self.y_end)
-        carry = tuple(
-            torch.where(valid, kept[entries], end)
-            for kept, end in zip(self.carry, self.carry_end, strict=True)
-        )
-        return y, carry
+        entries = self._shown[step]
+        return self.y[entries], tuple(kept[entries] for kept in self.carry)
 
 
 class Recorder:

@@ -32,7 +32,9 @@ class ODETerm:
     shapes of `y`, whose leading axis is the batch. `t` has the dtype of `y`:
     `(batch,)`, or 0-dim where the whole batch shares its steps (`batch="shared"`, or
     fixed steps on shared `ts`). `f` may use tensors from outside; it always sees the
-    whole batch, in order.
+    whole batch, in order. It must not change `t` or `y` in place. A field that takes
+    times of its samples along the wrong axis, `t * y` where `y` is as wide as the batch
+    is long, is found out before the solve.
 
     Raises TypeError if f is not callable.
     """
@@ -141,16 +143,27 @@ class Layout:
         structure, shared = self.structure, self.shared
         clock, call = self.clock, self.call
 
+        looked = False
+
         def watched(t: Tensor, y: Tensor, state: State) -> State:
+            nonlocal looked
             t = clock(t)
             if y.is_inference():
-                return call(function, t, state)
-            version = y._version
-            value = call(function, t, state)
-            if y._version != version:
+                # Such tensors count no versions: one look at the first call.
+                if looked:
+                    return call(function, t, state)
+                looked, kept = True, (t.clone(), y.clone())
+                value = call(function, t, state)
+                changed = not torch.equal(kept[0], t), not torch.equal(kept[1], y)
+            else:
+                versions = t._version, y._version
+                value = call(function, t, state)
+                changed = t._version != versions[0], y._version != versions[1]
+            if changed[0] or changed[1]:
+                what = "t" if changed[0] else "y"
                 raise ValueError(
-                    f"{name} changed y in place, which would corrupt the solution; "
-                    "work on y.clone() or use out-of-place operations"
+                    f"{name} changed {what} in place, which would corrupt the "
+                    f"solution; work on {what}.clone() or use out-of-place operations"
                 )
             return value
 

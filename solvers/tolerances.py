@@ -112,11 +112,20 @@ def fit_tolerances(
 ) -> Tolerances:
     """Tolerances for a state in engine layout, `like (rows, dim)`.
 
+    An absolute tolerance of 0 becomes the least normal number, so that an entry which
+    is exactly 0 asks for no division of 0 by 0.
+
     Raises ValueError if they do not have the structure of the state.
     """
+    least = torch.finfo(like.dtype).tiny
+    absolute = _fit("atol", atol, layout, like)
     return Tolerances(
         rtol=_fit("rtol", rtol, layout, like),
-        atol=_fit("atol", atol, layout, like),
+        atol=(
+            absolute.clamp_min(least)
+            if isinstance(absolute, Tensor)
+            else max(absolute, least)
+        ),
         norm=None if norm is None else _engine_norm(norm, layout),
     )
 

@@ -47,7 +47,7 @@ SOLVER_ROWS = [
     {"tolerances", "watch"},
     {"path", "control", "brownian"},
     {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
-    {"controller", "stops", "initial_step", "problem"},
+    {"controller", "stops", "initial_step", "problem", "nonfinite", "clock"},
     {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},

@@ -11,6 +11,7 @@ from nde.solvers import initial_step, loop
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.controller import PID
 from nde.solvers.march import March, fixed_tape, march
+from nde.solvers.nonfinite import judged
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.tape import Tape
@@ -27,9 +28,21 @@ def find_steps(
     with torch.no_grad():
         carry = tuple(part.detach() for part in carry)
         if plan is None:
-            return loop.run(problem, carry)
+            tape = loop.run(problem, carry)
+            return replace(tape, status=_judged(problem, tape))
         blank = fixed_tape(problem, plan)
         return fill(blank, problem, march(problem, plan, carry, blank.slot_rows))
+
+
+def _judged(problem: Problem, tape: Tape) -> Tensor:
+    """Why rows ended, where the loop only knows that a number was not finite."""
+    status = tape.status
+    if bool((status == Status.MAX_STEPS).any()):
+        now = tape.t_end.to(tape.y_end.dtype)
+        finite = torch.isfinite(problem.term.f(now, tape.y_end)).all(dim=1)
+        lost = (status == Status.MAX_STEPS) & ~finite
+        status = torch.where(lost, int(Status.NON_FINITE_FIELD), status)
+    return judged(status, tape.y_end)
 
 
 def start(problem: Problem) -> tuple[Tensor, ...]:

@@ -152,6 +152,11 @@ def _step_vjp(
     problem, tape = replay.problem, replay.tape
     g_polynomials, g_error, g_stiffness = extra
     y, carry = tape.states(j)
+    moving = replay.plan.moving(j)
+    passed = y_grad
+    if moving is not None:
+        y_grad = torch.where(moving, y_grad, 0.0)
+        carry_grad = tuple(torch.where(moving, part, 0.0) for part in carry_grad)
     y = y.detach().requires_grad_()
     carry = tuple(part.detach().requires_grad_() for part in carry)
     t, inc = replay.plan.step(j, y.dtype)
@@ -174,7 +179,8 @@ def _step_vjp(
             outputs.append(out.stiffness)
             weights.append(g_stiffness)
     grads = _vjp(outputs, weights, (y, *carry), captured, totals)
-    return grads[0], tuple(grads[1:])
+    y_grad = grads[0] if moving is None else torch.where(moving, grads[0], passed)
+    return y_grad, tuple(grads[1:])
 
 
 def _start_vjp(
@@ -184,13 +190,14 @@ def _start_vjp(
     totals: list[Tensor | None],
 ) -> Tensor:
     """Pull the gradient of the first carry back to the initial state."""
-    problem = replay.problem
+    problem = replay.plan.lent(replay.problem)
     y = problem.y0.detach().requires_grad_()
     context, captured = replay.captured.replay()
     with torch.enable_grad(), context:
         carry = start(replace(problem, y0=y))
     (grad,) = _vjp(carry, carry_grad, (y,), captured, totals)
-    return y_grad + grad
+    own = replay.plan.own
+    return y_grad + (grad if own is None else torch.where(own, grad, 0.0))
 
 
 def _vjp(
