@@ -51,7 +51,8 @@ SOLVER_ROWS = [
     {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
-    {"solution", "failure", "solve"},
+    {"failure", "limits"},
+    {"solution", "bill", "adaptive_findings", "explain", "solve"},
 ]
 
 
