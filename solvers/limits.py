@@ -40,6 +40,10 @@ _FALL, _REGROWN, _AFTER = 5.0, 20.0, 4
 # failed at it.
 _GAP = 3
 
+# A step retried down to less than 1 / `_DROP` before a kink errs by less than this, and
+# one that crosses it by more.
+_CROSSED = 0.05
+
 # Fewer attempts than this were no hold-up.
 _HELD_UP = 4.0
 
@@ -214,9 +218,11 @@ def _kinks(
     for row in drops.any(dim=0).nonzero().view(-1).tolist():
         count = int(run.outcome.tape.accepted[row])
         length, ratio = h[:, row], error[:, row]
-        reach = (t + proposed)[:, row]
-        for first, last in _clusters(drops[:, row], t[:, row], reach):
-            before = float(proposed[first, row])
+        # Nothing that the row ever did tells that it could do a longer step.
+        hoped = proposed[:, row].minimum(length.max())
+        reach = t[:, row] + hoped
+        for first, last in _clusters(drops[:, row], t[:, row], reach, ratio):
+            before = float(hoped[first])
             after = slice(last, min(last + 1 + _AFTER, count))
             least = float(length[first : last + 2].min())
             most = float(length[after].max())
@@ -239,16 +245,19 @@ def _kinks(
     return tuple(kinks), mask, spent
 
 
-def _clusters(drops: Tensor, t: Tensor, reach: Tensor) -> list[tuple[int, int]]:
+def _clusters(
+    drops: Tensor, t: Tensor, reach: Tensor, ratio: Tensor
+) -> list[tuple[int, int]]:
     """First and last of every group of retried steps that one kink may explain.
 
-    `t` where each step starts, `reach` where it was proposed to end.
+    `t` where each step starts, `reach` where it was proposed to end, `ratio` its error.
     """
     groups: list[tuple[int, int]] = []
     for number in drops.nonzero().view(-1).tolist():
         if groups:
             first, last = groups[-1]
-            if number - last <= _GAP and t[number] < reach[first]:
+            near = number - last <= _GAP and t[number] < reach[first]
+            if near and ratio[last] < _CROSSED:
                 groups[-1] = (first, number)
                 continue
         groups.append((number, number))
