@@ -1,8 +1,10 @@
 """Differential equation solvers that return what they did: `solve` and its parts."""
 
 from nde.solvers.adjoint import Direct, Recompute
+from nde.solvers.bill import Finding
 from nde.solvers.brownian import BrownianGrid
 from nde.solvers.controller import PID, FixedSteps, StepTo
+from nde.solvers.explain import Explanation
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
 from nde.solvers.solution import Solution
 from nde.solvers.solve import solve
@@ -20,6 +22,8 @@ __all__ = [
     "ButcherTableau",
     "Direct",
     "Event",
+    "Explanation",
+    "Finding",
     "FixedSteps",
     "ODETerm",
     "Recompute",

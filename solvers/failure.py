@@ -10,7 +10,7 @@ from torch import Tensor
 from nde.solvers.engine import Run
 from nde.solvers.types import SolveError, Status
 
-_CAUSE: Mapping[int, str] = {
+CAUSE: Mapping[int, str] = {
     Status.MAX_STEPS: "max_steps was reached",
     Status.STEP_UNDERFLOW: (
         "the step fell below min_step or the resolution of time without being accurate "
@@ -24,7 +24,7 @@ _CAUSE: Mapping[int, str] = {
     Status.MAX_EVENTS: "max_events was reached",
 }
 
-_FIX: Mapping[int, str] = {
+FIX: Mapping[int, str] = {
     Status.MAX_STEPS: (
         "The problem may be stiff: loosen rtol and atol, scale the vector field down, "
         "or raise max_steps"
@@ -74,7 +74,7 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     return SolveError(
         f"{len(samples)} of {batch} samples did not reach the end (samples {shown}): "
         f"sample {first} stopped at t={times[0]:.6g}, |y|={size:.3g}, after "
-        f"{counts[0]} evaluations{step}, because {_CAUSE[code]}. {_FIX[code]}. With "
+        f"{counts[0]} evaluations{step}, because {CAUSE[code]}. {FIX[code]}. With "
         "throw=False the others are returned.",
         status=code,
         samples=samples,

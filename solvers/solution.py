@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nde.solvers import dense
 from nde.solvers.engine import Run
+from nde.solvers.explain import Explanation, explain
 from nde.solvers.initial_step import initial_step
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
@@ -85,6 +86,13 @@ class Solution:
         """
         self._check_dense()
         return SolvedPath(self)
+
+    def explain(self) -> Explanation:
+        """Why the solve cost what it did, and which setting to change: print it.
+
+        Read off the statistics; the field is not called.
+        """
+        return explain(self.runs, self.status, self.stats)
 
     @property
     def _layout(self) -> Layout:

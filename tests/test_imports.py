@@ -51,7 +51,8 @@ SOLVER_ROWS = [
     {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
-    {"stats", "solution", "failure", "solve"},
+    {"failure", "limits"},
+    {"stats", "solution", "bill", "adaptive_findings", "explain", "solve"},
 ]
 
 

@@ -1,5 +1,7 @@
 """Numbers of the explicit Runge-Kutta methods up to order 4, and the table of all."""
 
+from dataclasses import replace
+
 from nde.solvers.tableau import ButcherTableau
 from nde.solvers.tableaus.dop853 import DOP853
 from nde.solvers.tableaus.dormand_prince_8 import DOPRI8
@@ -40,6 +42,9 @@ HEUN = ButcherTableau(
     dense_order=2,
     stability=2.0,
 )
+
+# As torchdiffeq names it.
+HEUN2 = replace(HEUN, name="heun2")
 
 # The embedded solution is Euler's.
 HEUN_EULER = ButcherTableau(
@@ -180,6 +185,7 @@ EXPLICIT: dict[str, ButcherTableau] = {
         EULER,
         MIDPOINT,
         HEUN,
+        HEUN2,
         HEUN3,
         SSPRK3,
         RK4,
