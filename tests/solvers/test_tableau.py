@@ -150,7 +150,7 @@ def test_number_of_conditions() -> None:
 def test_the_promised_methods_are_there() -> None:
     with_pair = {"dopri5", "tsit5", "vern6", "vern7", "dopri8", "dop853", "vern9"}
     low = {"heun_euler", "ralston", "fehlberg2", "bosh3", "fehlberg45", "cash_karp"}
-    fixed = {"euler", "midpoint", "heun", "heun3", "ssprk3", "rk4", "rk4_38"}
+    fixed = {"euler", "midpoint", "heun", "heun2", "heun3", "ssprk3", "rk4", "rk4_38"}
     assert {x.name for x in EXPLICIT.values() if x.b_error} == low | with_pair
     assert set(EXPLICIT) == low | with_pair | fixed
     assert {x.name for x in EXPLICIT.values() if x.stiffness_pair} == with_pair
@@ -283,6 +283,7 @@ def test_stability_limit(tableau: ButcherTableau) -> None:
         "euler": 2.0,
         "midpoint": 2.0,
         "heun": 2.0,
+        "heun2": 2.0,
         "heun_euler": 2.0,
         "ralston": 2.0,
         "fehlberg2": 2.0078,
