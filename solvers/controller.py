@@ -26,9 +26,12 @@ class PID:
     Args:
         rtol, atol: a number; a tensor that broadcasts to a state which is one tensor;
             or the structure of y0 with numbers or tensors in it.
-        pcoeff, icoeff, dcoeff: gains. Without any, those the method is usually
-            controlled with; else the missing ones are 0. icoeff=1 is an I controller,
-            pcoeff=0.4, icoeff=0.3 the PI controller common for order 5.
+        pcoeff, icoeff, dcoeff: gains. The default is an I controller, which lets steps
+            grow fastest: short solves, as of neural ODEs, need it. pcoeff=0.4,
+            icoeff=0.3 is the PI controller common for order 5.
+        classical: take the gains of the method's reference code in place of these,
+            where it has some: (0.2, 0.65, 0) for the pairs of order 5, with which long
+            solves need 2 to 4 % fewer evaluations for the same error.
         safety, factor_min, factor_max: as above.
         first_step: in units of ts; None chooses it (Hairer, Norsett, Wanner I, II.4).
         min_step: a step of this length that still errs too much ends the sample with
@@ -46,9 +49,10 @@ class PID:
 
     rtol: Tolerance = 1e-3
     atol: Tolerance = 1e-6
-    pcoeff: float | None = None
-    icoeff: float | None = None
-    dcoeff: float | None = None
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    dcoeff: float = 0.0
+    classical: bool = False
     safety: float = 0.9
     factor_min: float = 0.2
     factor_max: float = 10.0
@@ -62,16 +66,11 @@ class PID:
 
     def __post_init__(self) -> None:
         check_tolerances(self.rtol, self.atol)
-        gains = []
         for name in ("pcoeff", "icoeff", "dcoeff"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            _number(name, value)
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}")
-            gains.append(value)
-        if gains and not sum(gains) > 0.0:
+            _number(name, getattr(self, name))
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
+        if not self.pcoeff + self.icoeff + self.dcoeff > 0.0:
             raise ValueError(
                 "pcoeff + icoeff + dcoeff must be > 0, else large errors would not "
                 f"shorten the step; got {self.pcoeff}, {self.icoeff}, {self.dcoeff}"
@@ -93,12 +92,12 @@ class PID:
                 f"max_step > 0, got {self.min_step} and {self.max_step}"
             )
 
-    def with_gains(self, gains: tuple[float, float, float]) -> PID:
-        """With the gains of a method where none were given."""
-        given = (self.pcoeff, self.icoeff, self.dcoeff)
-        if any(value is not None for value in given):
-            gains = tuple(value or 0.0 for value in given)  # type: ignore[assignment]
-        return replace(self, pcoeff=gains[0], icoeff=gains[1], dcoeff=gains[2])
+    def for_method(self, gains: tuple[float, float, float]) -> PID:
+        """With the gains of a method if these are asked for."""
+        if not self.classical:
+            return self
+        p, i, d = gains
+        return replace(self, pcoeff=p, icoeff=i, dcoeff=d)
 
     @property
     def bounds(self) -> bool:
@@ -182,7 +181,6 @@ class PID:
 
     def _powers(self, order: int) -> tuple[float, float, float]:
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
-        assert p is not None and i is not None and d is not None
         return -(i + p + d) / order, (p + 2.0 * d) / order, -d / order
 
 

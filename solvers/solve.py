@@ -104,7 +104,7 @@ def solve(
     _check_options(controller, adjoint, batch, max_steps, max_events)
     stepper = _stepper(term, method, controller, noise)
     if isinstance(controller, PID):
-        controller = controller.with_gains(stepper.gains)
+        controller = controller.for_method(stepper.gains)
     events = _checked_events(stepper, events)
     _check_restarts(stepper, controller)
     if dense and not stepper.has_interpolant:

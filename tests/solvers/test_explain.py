@@ -132,7 +132,7 @@ CASES = [
     Case("switch-fine", "kink", switch(0.3), ONE, 2.0, 1e-9),
     Case("square", "kink", square_wave, ONE, 10.0, 1e-6),
     Case("square-rough", "kink", square_wave, ONE, 10.0, 1e-3),
-    Case("corner", "kink", corner, ONE, 1.5, 1e-7),
+    Case("corner", "kink", corner, ONE, 2.0, 1e-6),
     Case("single", "rounding", OSC, TURN.float(), 60.0, 1e-7),
     Case("single-rough", "tolerance", OSC, TURN.float(), 60.0, 1e-4),
     Case("chirp", "transient", chirp, ONE, 100.0, 1e-6),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from problems import KIND
+from problems import KIND, SPIRAL
 from torch import Tensor
 
 from nde.solvers import PID, ODETerm, Status, solve
@@ -85,7 +85,7 @@ def problem(
             factor_min=0.25,
             factor_max=4.0,
             first_step=settings["first"],
-        ).with_gains((0.0, 1.0, 0.0)),
+        ),
         t0=torch.zeros(rows, **f64),
         t1=end,
         y0=y0,
@@ -245,7 +245,7 @@ def test_looking_less_often_changes_nothing(
 )
 def test_controller_formula(gains: dict[str, float], f64: KIND) -> None:
     """h' = h s r^-(p+i+d)/k r1^(p+2d)/k r2^-d/k, in tensors and in numbers alike."""
-    pid = PID(**gains, safety=0.8).with_gains((0.0, 1.0, 0.0))
+    pid = PID(**gains, safety=0.8)
     p, i, d = (gains.get(name, 0.0) for name in ("pcoeff", "icoeff", "dcoeff"))
     ratios = [0.3, 0.9, 1.7, 0.6, 0.05, 1.0]
     kept = [1.0, 1.0]
@@ -301,3 +301,20 @@ def test_easy_samples_do_not_pay_for_a_stiff_one(f64: KIND) -> None:
     assert kept is not None
     assert kept.shape == (int(sol.stats.accepted.sum()), 2)
     assert kept.shape[0] < 0.1 * int(sol.stats.accepted.max()) * 64
+
+
+def test_classical_gains_are_those_of_the_method(f64: KIND) -> None:
+    y0, ts = SPIRAL.y0(**f64), SPIRAL.ts(2, **f64)
+
+    def steps(method: str, controller: PID) -> Tensor:
+        return solve(
+            ODETerm(SPIRAL.field), y0, ts, method=method, controller=controller
+        ).stats.step
+
+    tight = {"rtol": 1e-6, "atol": 1e-6}
+    asked = steps("dopri5", PID(classical=True, **tight))
+    assert torch.equal(asked, steps("dopri5", PID(pcoeff=0.2, icoeff=0.65, **tight)))
+    assert not torch.equal(asked, steps("dopri5", PID(**tight)))
+    assert torch.equal(
+        steps("bosh3", PID(classical=True, **tight)), steps("bosh3", PID(**tight))
+    )
