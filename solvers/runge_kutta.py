@@ -10,7 +10,7 @@ from torch import Tensor
 from nde.solvers.stages import StageBuffer, Stages, StageStack
 from nde.solvers.tableau import ButcherTableau, on_device
 from nde.solvers.term import Bound
-from nde.solvers.types import Increment, Step, StepOut
+from nde.solvers.types import Increment, Step, StepOut, time_dtype
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ExplicitRungeKutta:
         # Weights of methods with many stages are large and cancel: float32 would leave
         # three digits.
         if self.tableau.extra_c:
-            k = k.double()
+            k = k.to(time_dtype(k.device))
         dense = on_device(self.tableau, k.device, k.dtype).dense
         # One product per step: a single large one would round by the batch's size.
         return torch.bmm(dense.expand(k.shape[0], -1, -1), k)

@@ -130,9 +130,11 @@ def solve(
     tolerances = fit_tolerances(
         controller.rtol, controller.atol, controller.norm, layout, engine_y0
     )
-    floor = tolerances.unresolved(engine_y0.detach())
-    if floor is not None and isinstance(controller, PID):
-        _warn_unresolved(controller, floor, engine_y0.dtype)
+    if isinstance(controller, PID):
+        floor = tolerances.floor(engine_y0)
+        if tolerances.unresolved(engine_y0.detach()):
+            _warn_unresolved(controller, floor, engine_y0.dtype)
+        # Also where only later states are too large for the tolerance.
         tolerances = tolerances.at_least(floor)
     setup = Setup(
         term=term,

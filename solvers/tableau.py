@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
+from nde.solvers.types import time_dtype
+
 
 @dataclass(frozen=True, eq=False)
 class ButcherTableau:
@@ -92,9 +94,9 @@ class ButcherTableau:
 class TableauTensors:
     """A tableau on a device.
 
-    Nodes `c (stages, 1)` in float64 and `c_state (stages,)` in the dtype of the state,
-    one weight vector per combination, and `dense (degree, stages and extra stages)`;
-    `a` goes on through the extra stages, whose nodes are `extra_c`.
+    Nodes `c (stages, 1)` in the precision of time and `c_state (stages,)` in the dtype
+    of the state, one weight vector per combination, and `dense (degree, stages and
+    extra stages)`; `a` goes on through the extra stages, whose nodes are `extra_c`.
     """
 
     c: Tensor
@@ -116,13 +118,14 @@ def on_device(
     def tensor(row: object) -> Tensor:
         return torch.tensor(row, dtype=dtype, device=device)
 
+    clock = time_dtype(device)
     # Also when first asked for under inference_mode, the cached tensors must stay
     # usable where gradients are recorded.
     with torch.inference_mode(False):
         return TableauTensors(
-            c=torch.tensor(tableau.c, dtype=torch.float64, device=device)[:, None],
+            c=torch.tensor(tableau.c, dtype=clock, device=device)[:, None],
             c_state=tensor(tableau.c),
-            extra_c=torch.tensor(tableau.extra_c, dtype=torch.float64, device=device),
+            extra_c=torch.tensor(tableau.extra_c, dtype=clock, device=device),
             a=tuple(tensor(row) for row in (*tableau.a, *tableau.extra_a)),
             b=tensor(tableau.b),
             b_error=None if tableau.b_error is None else tensor(tableau.b_error),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.term import Layout, SDETerm, Term
+from nde.solvers.types import time_dtype
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class UserTimes:
 
     def engine(self, layout: Layout, like: Tensor) -> Tensor:
         """Engine times `(rows, T)`, float64, with their graph."""
-        times = self.table.to(device=like.device, dtype=torch.float64)
+        times = self.table.to(device=like.device, dtype=time_dtype(like.device))
         times = -times if self.reverse else times
         return times.expand(layout.rows, -1) if times.ndim == 1 else times
 

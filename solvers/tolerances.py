@@ -57,15 +57,14 @@ class Tolerances:
             return torch.add(atol, size, alpha=rtol) * factor
         return (rtol * size + atol) * factor
 
-    def unresolved(self, y: Tensor) -> float | None:
-        """The smallest rtol that the precision of `y` resolves, if this asks for less.
+    def floor(self, y: Tensor) -> float:
+        """The smallest rtol that the precision of `y` resolves."""
+        return _RESOLVED * torch.finfo(y.dtype).eps
 
-        None where every entry's tolerance is above the rounding of that entry.
-        """
+    def unresolved(self, y: Tensor) -> bool:
+        """Whether an entry's tolerance is below the rounding of that entry."""
         size = y.abs()
-        floor = _RESOLVED * torch.finfo(size.dtype).eps
-        below = self.scale(size) < floor * size
-        return floor if bool(below.any()) else None
+        return bool((self.scale(size) < self.floor(y) * size).any())
 
     def at_least(self, rtol: float) -> Tolerances:
         """With a relative tolerance of at least `rtol`."""

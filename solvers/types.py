@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 # How many of the steps before it an increment tells the lengths of.
@@ -15,6 +16,15 @@ MEMORY = 3
 # A length of time: one number when the whole state shares the step and the host knows
 # it, else one entry per sample, `(batch, 1)`, in the dtype of the state.
 Step = float | Tensor
+
+
+# Time is kept in double precision, but where a device has none.
+TIME_DTYPES = {"mps": torch.float32}
+
+
+def time_dtype(device: torch.device) -> torch.dtype:
+    """The precision of time on a device."""
+    return TIME_DTYPES.get(device.type, torch.float64)
 
 
 class Status(IntEnum):
