@@ -64,9 +64,8 @@ def test_no_double_is_made(
     want = y0.detach()[:, None] * exact(at)[:, None]
     torch.testing.assert_close(sol.evaluate(at).detach(), want, rtol=2e-4, atol=1e-5)
     (grad,) = torch.autograd.grad(sol.final.sum(), y0)
-    assert grad.flatten().tolist() == pytest.approx(
-        [exact(ts)[-1].item()] * 2, rel=1e-3
-    )
+    end = exact(ts)[-1].item()
+    assert grad.flatten().tolist() == pytest.approx([end, end], rel=1e-3)
 
 
 def test_events() -> None:
@@ -77,5 +76,5 @@ def test_events() -> None:
         events=[Event(lambda t, y: y[:, 0])],
     )
     assert sol.events is not None
-    assert sol.events.time[:, 0].tolist() == pytest.approx([1.0, 2.0], rel=1e-6)
+    assert sol.events.time[:, 0].tolist() == pytest.approx([1.0, 2.0], rel=1e-5)
     assert math.isnan(sol.ys[0, -1, 0].item())
