@@ -1,10 +1,9 @@
 """Differential equation solvers that return what they did: `solve` and its parts."""
 
 from nde.solvers.adjoint import Direct, Recompute
-from nde.solvers.bill import Finding
 from nde.solvers.brownian import BrownianGrid
 from nde.solvers.controller import PID, FixedSteps, StepTo
-from nde.solvers.explain import Explanation
+from nde.solvers.diagnosis import Explanation, Finding
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
 from nde.solvers.solution import Solution
 from nde.solvers.solve import solve

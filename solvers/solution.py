@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nde.solvers import dense
+from nde.solvers.diagnosis import Explanation, explain
 from nde.solvers.engine import Run
-from nde.solvers.explain import Explanation, explain
 from nde.solvers.initial_step import initial_step
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread

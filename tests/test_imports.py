@@ -51,8 +51,8 @@ SOLVER_ROWS = [
     {"tape", "schedule", "dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
-    {"failure", "limits"},
-    {"stats", "solution", "bill", "adaptive_findings", "explain", "solve"},
+    {"stats", "failure", "diagnosis"},
+    {"solution", "solve"},
 ]
 
 

@@ -17,13 +17,13 @@ from nde.solvers import (
     PID,
     SDE_METHODS,
     Event,
+    Explanation,
     FixedSteps,
     ODETerm,
     SDETerm,
     Solution,
     solve,
 )
-from nde.solvers.explain import Explanation
 
 F64 = torch.float64
 Field = Callable[[Tensor, Tensor], Tensor]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nde.solvers.bill import CHEAP, Bill, Finding, median, named, number
 from nde.solvers.controller import PID
-from nde.solvers.limits import Kink
+from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named, number
+from nde.solvers.diagnosis.limits import Kink
 from nde.solvers.methods import ODE_METHODS
 from nde.solvers.types import Status
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nde.solvers.controller import PID
+from nde.solvers.diagnosis.limits import limits_of
 from nde.solvers.engine import Run
-from nde.solvers.limits import limits_of
 
 if TYPE_CHECKING:
     from nde.solvers.stats import Stats

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nde.solvers.adaptive_findings import adaptive
-from nde.solvers.bill import CHEAP, Bill, Finding, median, named
 from nde.solvers.controller import PID, FixedSteps
+from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named
+from nde.solvers.diagnosis.findings import adaptive
 from nde.solvers.engine import Run
 from nde.solvers.failure import CAUSE, FIX
 from nde.solvers.term import BoundSDE
