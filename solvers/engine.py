@@ -15,13 +15,14 @@ from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.controller import PID, Controller, StepTo
-from nde.solvers.locate import cut_at_events
+from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.problem import Problem
 from nde.solvers.salvage import cut_short, failed, last_good_steps, reached
 from nde.solvers.schedule import Schedule, fixed_grid
 from nde.solvers.stepper import Stepper
 from nde.solvers.stops import engine_times, stops_of
+from nde.solvers.tape import Tape
 from nde.solvers.term import BoundSDE, Layout, Term, bind
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
@@ -72,12 +73,12 @@ def run(
     y0: Tensor,
     reads: Tensor,
     probes: Tensor | None,
-    fired: Tensor | None = None,
+    margin: Tensor | None = None,
 ) -> Run:
     """Solve from `reads[:, 0]` to `reads[:, -1]`.
 
     `y0 (rows, dim)`, `reads (rows, T)` engine times, both with their graph; `probes`
-    as `read_times` gives them; `fired (channels, rows)` as for `Watch`.
+    as `read_times` gives them; `margin (channels, rows)` as for `Watch`.
     """
     layout, controller = setup.layout, setup.controller
     graph = torch.is_grad_enabled() and reads.requires_grad
@@ -108,11 +109,14 @@ def run(
             if isinstance(controller, StepTo)
             else None
         ),
-        watch=Watch(setup.events, layout, fired) if setup.events else None,
+        watch=Watch(setup.events, layout, margin) if setup.events else None,
         common=layout.common,
     )
     begun = moving_start(problem, moving[:, 0]) if graph else problem
     outcome = _steps(setup, begun)
+    if setup.events:
+        looked = evaluations(problem, outcome.tape, setup.fixed)
+        outcome = replace(outcome, evaluations=outcome.evaluations + looked)
     t_end = outcome.tape.t_end
     if graph:
         outcome = moving_end(problem, outcome, moving[:, -1])
@@ -137,31 +141,36 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
     if isinstance(problem.term, BoundSDE) and noise is None:
         noise = BrownianGrid(fresh_seed())
     plan = fixed_grid(problem, noise)
-    channel: Tensor | None = None
+    cut: Cut | None = None
     if problem.watch is not None:
-        plan, channel = cut_at_events(problem, plan)
+        with torch.no_grad():
+            carry = _first_call(problem)
+        cut = cut_at_events(problem, plan, carry)
+        plan = cut.plan
     outcome = _run(setup, problem, plan)
-    tape = outcome.tape
-    if channel is not None:
-        ended = (channel >= 0) & (tape.status == Status.SUCCESS)
-        last = (plan.t + plan.h).amax(dim=0) if plan.steps else problem.t1
-        tape = replace(
-            tape,
-            status=torch.where(ended, int(Status.EVENT), tape.status),
-            t_end=torch.where(ended, last, tape.t_end),
-            channel=channel,
-        )
-        outcome = replace(outcome, tape=tape)
-    status = tape.status
+    if cut is not None:
+        outcome = replace(outcome, tape=_ended(outcome.tape, cut))
+    status, channel = outcome.tape.status, outcome.tape.channel
     if bool((status == Status.NON_FINITE_FIELD).any()):
         steps = last_good_steps(problem, plan)
         broken = status == Status.NON_FINITE_FIELD
-        t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
+        t_end = torch.where(broken, reached(plan, steps, problem), outcome.tape.t_end)
         if not setup.throw:
             rest = replace(problem, common=False)
             outcome = _run(setup, rest, cut_short(plan, steps))
         outcome = failed(outcome, status, t_end, channel)
     return outcome
+
+
+def _ended(tape: Tape, cut: Cut) -> Tape:
+    """A tape whose rows ended at the events of a plan, unless they failed before."""
+    good = tape.status == Status.SUCCESS
+    return replace(
+        tape,
+        status=torch.where(good, cut.status, tape.status),
+        t_end=torch.where(good, cut.t_end, tape.t_end),
+        channel=torch.where(good, cut.channel, -1),
+    )
 
 
 def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nde.solvers.controller import PID
 from nde.solvers.initial_step import initial_step
-from nde.solvers.locate import Held, crossings, settle
+from nde.solvers.locate import Held, crossings, first_signs, settle
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
@@ -63,7 +63,7 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     history = controller.begin(y.new_ones(problem.rows))
     sign, held = None, None
     if watch is not None:
-        sign = watch.begin(problem.t0, y)
+        sign = first_signs(problem, carry)
         held = Held.none(problem, sign, carry)
     check = CHECK_CPU if y.device.type == "cpu" else CHECK_DEVICE
     attempts, rows = 0, problem.rows
@@ -168,7 +168,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     history = (0.0, 0.0)
     sign = held = None
     if watch is not None:
-        sign = watch.begin(problem.t0, y)
+        sign = first_signs(problem, carry)
         held = Held.none(problem, sign, carry)
     times: list[tuple[float, float, float, bool]] = []
     states: list[Tensor] = []

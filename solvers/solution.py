@@ -250,11 +250,10 @@ def solution_of(ts: Tensor, runs: tuple[Run, ...], status: Tensor) -> Solution:
     """What the runs of a solve give."""
     layout, probes = runs[0].layout, runs[0].probes
     batch = layout.structure.batch
-    reads = runs[0].reads if len(runs) == 1 else runs[0].reads[:, 1:-1]
     flat = layout.to_batch(runs[-1].outcome.y_end)
     return Solution(
         ts=ts,
-        ys=_unflatten(layout, _joined(runs, reads, _value)),
+        ys=_unflatten(layout, _joined(runs, runs[0].reads, _value)),
         final=layout.structure.unflatten(flat),
         probes=(
             None
