@@ -261,20 +261,42 @@ def _roots(problem: Problem, held: Held) -> tuple[Tensor, Tensor, Tensor]:
     best = torch.full_like(held.t, 2.0)
     channel, finite = torch.zeros_like(rows), torch.ones_like(rows, dtype=torch.bool)
     for number in range(held.sign.shape[0]):
-        margin = None if watch.margin is None else watch.margin[number]
+
+        def value(theta: Tensor, number: int = number) -> Tensor:
+            return values(theta)[number]
+
         low, high, sign, found = _bracket(watch, number, held, values)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            value = values(middle)[number]
-            past = watch.past(sign, value, margin) | ~torch.isfinite(value)
-            high = torch.where(past, middle, high)
-            low = torch.where(past, low, middle)
+        if watch.margin is None:
+            _, high = _halved(watch, value, sign, None, low, high)
+        else:
+            # What leaves its margin on one side may have crossed zero long before.
+            _, high = _halved(watch, value, sign, watch.margin[number], low, high)
+            inside, zero = _halved(watch, value, sign.sign(), None, low, high)
+            high = torch.where(inside > low, zero, high)
         first = found & (high < best)
         best = torch.where(first, high, best)
         channel = torch.where(first, number, channel)
-        finite = torch.where(first, torch.isfinite(values(high)[number]), finite)
+        finite = torch.where(first, torch.isfinite(value(high)), finite)
     # A root at the very start of a step still needs a step to end in.
     return best.clamp(1e-12, 1.0), channel, finite
+
+
+def _halved(
+    watch: Watch,
+    value: Callable[[Tensor], Tensor],
+    sign: Tensor,
+    margin: Tensor | None,
+    low: Tensor,
+    high: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """An interval down to rounding, on whose far end a sign is lost."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        at_middle = value(middle)
+        past = watch.past(sign, at_middle, margin) | ~torch.isfinite(at_middle)
+        high = torch.where(past, middle, high)
+        low = torch.where(past, low, middle)
+    return low, high
 
 
 def _bracket(
