@@ -331,7 +331,10 @@ def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:
         times.append(_spread(layout, time))
         numbers.append(_spread(layout, torch.where(met, number, -1)))
     index = torch.stack(numbers, dim=1)
-    return Occurrences(torch.stack(times, dim=1), index, (index >= 0).sum(dim=1))
+    count = (index >= 0).sum(dim=1)
+    # After a last reset nothing more may have happened.
+    most = max(1, int(count.max())) if count.numel() else 1
+    return Occurrences(torch.stack(times, dim=1)[:, :most], index[:, :most], count)
 
 
 def _stats_of(runs: tuple[Run, ...]) -> Stats:
