@@ -268,10 +268,15 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tens
     assert isinstance(controller, PID)
     span = problem.t1 - problem.t0
     if controller.first_step is not None:
-        return torch.full_like(span, controller.first_step).minimum(span)
+        first = torch.full_like(span, controller.first_step).minimum(span)
+        return first.clamp(controller.min_step, controller.max_step)
     y = problem.y0.detach()
     k = carry[0] if carry else problem.term.f(problem.t0.to(y.dtype), y)
     step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
+    # A guess too short to be told from none, near a zero of the state, is no failure.
+    eps = torch.finfo(span.dtype).eps
+    ulp = eps * torch.maximum(problem.t0.abs(), problem.t1.abs())
+    step = torch.maximum(step, torch.minimum(2.0 * _RESOLUTION * ulp, span))
     return step.clamp(controller.min_step, controller.max_step)
 
 
