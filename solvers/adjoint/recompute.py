@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from nde.solvers.adjoint.forward import evaluations, find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.adjoint.twins import twins_of
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.tape import Tape
@@ -92,6 +93,8 @@ class _Recompute(torch.autograd.Function):
         carry_grad = tuple(torch.zeros_like(part) for part in tape.carry_end)
         totals: list[Tensor | None] = [None] * len(replay.captured)
         last = tape.slots.numel()
+        twins, swapped = twins_of(replay.captured)
+        replay = replace(replay, captured=twins)
         for j in range(replay.plan.steps - 1, -1, -1):
             first = last - tape.slot_rows[j].numel()
             extra = (
@@ -100,9 +103,13 @@ class _Recompute(torch.autograd.Function):
                 None if g_stiffness is None else g_stiffness[j],
             )
             last = first
-            y_grad, carry_grad = _step_vjp(replay, j, y_grad, carry_grad, extra, totals)
+            with swapped:
+                y_grad, carry_grad = _step_vjp(
+                    replay, j, y_grad, carry_grad, extra, totals
+                )
         if carry_grad:
-            y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
+            with swapped:
+                y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
         return (None, y_grad, *totals)
 
 
