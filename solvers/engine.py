@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,8 +111,12 @@ def run(
         watch=Watch(setup.events, layout, margin) if setup.events else None,
         common=layout.common,
     )
-    begun = moving_start(problem, moving[:, 0]) if graph else problem
-    outcome = _steps(setup, begun)
+    try:
+        begun = moving_start(problem, moving[:, 0]) if graph else problem
+        outcome = _steps(setup, begun)
+    except Exception as error:
+        _explain(problem, error)
+        raise
     if setup.events:
         looked = evaluations(problem, outcome.tape, setup.fixed)
         outcome = replace(outcome, evaluations=outcome.evaluations + looked)
@@ -144,7 +147,7 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
     cut: Cut | None = None
     if problem.watch is not None:
         with torch.no_grad():
-            carry = _first_call(problem)
+            carry = start(problem)
         cut = cut_at_events(problem, plan, carry)
         plan = cut.plan
     outcome = _run(setup, problem, plan)
@@ -175,27 +178,22 @@ def _ended(tape: Tape, cut: Cut) -> Tape:
 
 def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if not torch.is_grad_enabled():
-        return plain(problem, find_steps(problem, plan, _first_call(problem)))
+        return plain(problem, find_steps(problem, plan, start(problem)))
     adjoint = setup.adjoint
     if isinstance(adjoint, Direct) and plan is not None:
-        return adjoint.run(problem, plan, _first_call(problem), ())
+        return adjoint.run(problem, plan, start(problem), ())
     carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)
 
 
-def _first_call(problem: Problem) -> tuple[Tensor, ...]:
-    """The first carry; an error of the user's functions is told what they got."""
-    return _explained(problem, lambda: start(problem))
-
-
-def _explained(
-    problem: Problem, call: Callable[[], tuple[Tensor, ...]]
-) -> tuple[Tensor, ...]:
+def _explain(problem: Problem, error: Exception) -> None:
+    """Tell an error what the user's functions got, if their first call raises one."""
     try:
-        return call()
-    except Exception as error:
+        with torch.no_grad():
+            problem.term.probe(problem.start_time, problem.y0.detach().clone())
+    except Exception:
         layout = problem.term.layout
         t = layout.clock(problem.start_time)
         leaves = ", ".join(
@@ -209,7 +207,6 @@ def _explained(
             f"shape {leaves}"
             + ("" if layout.args is None else "; args are passed third")
         )
-        raise
 
 
 def _watched_start(
@@ -231,9 +228,7 @@ def _watched_start(
         if isinstance(term, BoundSDE)
         else (term.term.f,)
     )
-    captured = captured_tensors(
-        lambda: _explained(problem, call), functions, (problem.y0,)
-    )
+    captured = captured_tensors(call, functions, (problem.y0,))
     # A first call may leave out what later ones use.
     seen = {id(tensor) for tensor in captured}
     unused = {
