@@ -13,6 +13,7 @@ from torch import Tensor
 from nde.solvers import dense
 from nde.solvers.engine import Run
 from nde.solvers.initial_step import initial_step
+from nde.solvers.moving_ends import shifted, slope_at
 from nde.solvers.state import State, map_tensors
 from nde.solvers.term import BoundSDE, Layout
 from nde.solvers.times import read_times
@@ -91,7 +92,7 @@ class Solution:
         gives one time of each sample. Raises ValueError without `dense=True`, or
         outside the interval.
         """
-        return _unflatten(self._layout, _joined(self.runs, self._times(t), _value))
+        return _unflatten(self._layout, _joined(self.runs, self._times(t), _path))
 
     def derivative(self, t: Tensor) -> State:
         """The solution's time derivative at `t`, as `evaluate`."""
@@ -104,7 +105,7 @@ class Solution:
 
         For a state that is one tensor, with `dense=True`.
         """
-        self._times(self.ts.reshape(-1)[:1])
+        self._check_dense()
         return SolvedPath(self)
 
     @property
@@ -112,10 +113,13 @@ class Solution:
         return self.runs[0].layout
 
     def _times(self, t: Tensor) -> Tensor:
+        self._check_dense()
         problem = self.runs[0].problem
-        if not problem.dense:
-            raise ValueError("the solution was not kept; solve with dense=True")
         return read_times(t, "t", self._layout, problem.t0, problem.t1)
+
+    def _check_dense(self) -> None:
+        if not self.runs[0].problem.dense:
+            raise ValueError("the solution was not kept; solve with dense=True")
 
     def step_at(self, t: Tensor) -> Tensor:
         """Length of the accepted step that holds `t`, clipped to the end.
@@ -272,10 +276,36 @@ _Reader = Callable[[Run, Tensor], Tensor]
 
 
 def _value(run: Run, times: Tensor) -> Tensor:
-    outcome = run.outcome
-    return dense.read(
-        run.problem, outcome.tape, times, outcome.y_end, outcome.polynomials
+    problem, outcome = run.problem, run.outcome
+    flat = dense.read(problem, outcome.tape, times, outcome.y_end, outcome.polynomials)
+    if problem.interpolates or not times.requires_grad:
+        return flat
+    # A method that is read at its steps alone tells no slope; the field does.
+    inside = (times > problem.t0.unsqueeze(1)) & (times < problem.t1.unsqueeze(1))
+    columns = []
+    for value, t, real in zip(
+        flat.unbind(1), times.unbind(1), inside.unbind(1), strict=True
+    ):
+        slope = slope_at(problem, t, value)
+        columns.append(shifted(value, t, torch.where(real.unsqueeze(1), slope, 0.0)))
+    return torch.stack(columns, dim=1)
+
+
+def _path(run: Run, times: Tensor) -> Tensor:
+    """`_value`, whose time derivative is the solution's also at both ends."""
+    value, problem = _value(run, times), run.problem
+    # Tensors are looked at even where the ends alone are read: a solve that is driven
+    # by this one finds out in its first call what it depends on.
+    if not (times.requires_grad or run.outcome.polynomials.requires_grad):
+        return value
+    slope = _slope(run, times.detach()).detach()
+    t0, t1 = (
+        bound.repeat_interleave(len(times) // max(problem.rows, 1)).unsqueeze(1)
+        for bound in (problem.t0, problem.t1)
     )
+    ends = ((times <= t0) | (times >= t1)).unsqueeze(2) & torch.isfinite(slope)
+    moved = (times - times.detach()).unsqueeze(2).to(value.dtype)
+    return value + torch.where(ends, slope, 0.0) * moved
 
 
 def _slope(run: Run, times: Tensor) -> Tensor:
@@ -283,7 +313,7 @@ def _slope(run: Run, times: Tensor) -> Tensor:
     found, polynomials, _, theta = dense.pick(
         run.problem, outcome.tape, times, outcome.polynomials
     )
-    slope = dense.derivative(polynomials, theta)
+    slope = dense.derivative(polynomials, theta).to(outcome.y_end.dtype)
     flat = slope.new_full((*times.shape, slope.shape[-1]), torch.nan)
     return flat.index_put((found,), slope)
 
