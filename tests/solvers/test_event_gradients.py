@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from gradients import check_inputs
 from problems import KIND, TimedMLP, normal
 from torch import Tensor, nn
 
@@ -29,25 +30,6 @@ ADJOINTS = pytest.mark.parametrize(
     "adjoint", [Recompute(), Direct()], ids=["recompute", "direct"]
 )
 BATCHES = pytest.mark.parametrize("batch", ["per_sample", "shared"])
-
-
-def check(loss: Callable[..., Tensor], inputs: list[Tensor], eps: float = 1e-5) -> None:
-    """Directional derivatives in each input, central, relative 1e-5."""
-    leaves = [x.clone().requires_grad_() for x in inputs]
-    found = torch.autograd.grad(loss(*leaves), leaves)
-    for index, (x, gradient) in enumerate(zip(inputs, found, strict=True)):
-        kind = {"dtype": x.dtype, "device": x.device}
-        direction = normal(tuple(x.shape), 70 + index, **kind)
-        with torch.no_grad():
-            up, down = (
-                loss(*inputs[:index], x + e * direction, *inputs[index + 1 :])
-                for e in (eps, -eps)
-            )
-        slope = ((up - down) / (2 * eps)).item()
-        assert slope != 0.0
-        assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-5), (
-            f"input {index}"
-        )
 
 
 def method_for(controller: object) -> str:
@@ -94,7 +76,7 @@ def test_time_and_state_of_a_terminal_event(
         time = sol.events.time[:, 0]
         return (time**2).sum() + (sol.final[:, 1] * time).sum() + sol.ys[:, 1].sum()
 
-    check(loss, [y0, torch.tensor(1.3, **f64), torch.tensor(0.2, **f64)])
+    check_inputs(loss, [y0, torch.tensor(1.3, **f64), torch.tensor(0.2, **f64)])
 
 
 @CONTROLLED
@@ -129,7 +111,7 @@ def test_through_resets(
         return out + sol.final.sin().sum() + sol.evaluate(at).sum() + sol.probes.sum()
 
     values = [torch.tensor(x, **f64) for x in (2.5, 0.2, 0.8, 0.7)]
-    check(loss, [y0, *values])
+    check_inputs(loss, [y0, *values])
 
 
 @pytest.mark.parametrize("controller", [TIGHT, FixedSteps(0.1)], ids=["pid", "fixed"])
@@ -176,7 +158,7 @@ def test_modules_in_field_condition_and_reset(
         met = sol.events.index >= 0
         return (sol.ys**2).sum() + sol.events.time[met].sum()
 
-    check(loss, [y0, *(p.detach() for p in modules.parameters())])
+    check_inputs(loss, [y0, *(p.detach() for p in modules.parameters())])
 
 
 @CONTROLLED
@@ -204,7 +186,7 @@ def test_times_per_sample(
         assert met[:, 0].tolist() == [True, False, True]
         return sol.events.time[met].sum() + (sol.ys[seen] ** 2).sum() + sol.final.sum()
 
-    check(loss, [y0, ts])
+    check_inputs(loss, [y0, ts])
 
 
 @ADJOINTS
