@@ -100,12 +100,15 @@ def read(
     owners, k = times.shape
     parts = owners // max(problem.rows, 1)
     dim = problem.y0.shape[1] // max(parts, 1)
-    t0, t1, status = (
+    whole = tape.status == Status.SUCCESS
+    if tape.channel is not None:
+        whole = whole | ((tape.channel >= 0) & (tape.t_end >= problem.t1))
+    t0, t1, whole = (
         value.repeat_interleave(parts).unsqueeze(1)
-        for value in (problem.t0, problem.t1, tape.status)
+        for value in (problem.t0, problem.t1, whole)
     )
     at_start = times <= t0
-    at_end = (times >= t1) & (status == Status.SUCCESS)
+    at_end = (times >= t1) & whole
     sources = [problem.y0.reshape(owners, dim), y_end.reshape(owners, dim)]
     sources.append(problem.y0.new_full((1, dim), torch.nan))
     owner = torch.arange(owners, device=times.device).unsqueeze(1).expand(owners, k)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,20 +14,19 @@ from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
-from nde.solvers.locate import cut_at_events
+from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.problem import Problem
 from nde.solvers.salvage import cut_short, failed, last_good_steps, reached
 from nde.solvers.schedule import Schedule, fixed_grid
 from nde.solvers.stepper import Stepper
 from nde.solvers.stops import engine_times, stops_of
+from nde.solvers.tape import Tape
 from nde.solvers.term import BoundSDE, Layout, Term, bind
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Status
 from nde.solvers.watch import Event, Watch
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,12 @@ def run(
     y0: Tensor,
     reads: Tensor,
     probes: Tensor | None,
-    fired: Tensor | None = None,
+    margin: Tensor | None = None,
 ) -> Run:
     """Solve from `reads[:, 0]` to `reads[:, -1]`.
 
     `y0 (rows, dim)`, `reads (rows, T)` engine times, both with their graph; `probes`
-    as `read_times` gives them; `fired (channels, rows)` as for `Watch`.
+    as `read_times` gives them; `margin (channels, rows)` as for `Watch`.
     """
     layout, controller = setup.layout, setup.controller
     graph = torch.is_grad_enabled() and reads.requires_grad
@@ -112,13 +109,19 @@ def run(
             if isinstance(controller, StepTo)
             else None
         ),
-        watch=Watch(setup.events, layout, fired) if setup.events else None,
+        watch=Watch(setup.events, layout, margin) if setup.events else None,
         common=layout.common,
     )
-    spent = _explained(problem, lambda: check_clock(problem)) if fired is None else 0
-    begun = moving_start(problem, moving[:, 0]) if graph else problem
-    outcome = _steps(setup, begun)
-    if spent:
+    try:
+        spent: Tensor | int = check_clock(problem) if margin is None else 0
+        begun = moving_start(problem, moving[:, 0]) if graph else problem
+        outcome = _steps(setup, begun)
+    except Exception as error:
+        _explain(problem, error)
+        raise
+    if setup.events:
+        spent = spent + evaluations(problem, outcome.tape, setup.fixed)
+    if setup.events or spent:
         outcome = replace(outcome, evaluations=outcome.evaluations + spent)
     t_end = outcome.tape.t_end
     if graph:
@@ -144,21 +147,16 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
     if isinstance(problem.term, BoundSDE) and noise is None:
         noise = BrownianGrid(fresh_seed())
     plan = fixed_grid(problem, noise)
-    channel: Tensor | None = None
+    cut: Cut | None = None
     if problem.watch is not None:
-        plan, channel = cut_at_events(problem, plan)
+        with torch.no_grad():
+            carry = start(problem)
+        cut = cut_at_events(problem, plan, carry)
+        plan = cut.plan
     outcome = _run(setup, problem, plan)
+    if cut is not None:
+        outcome = replace(outcome, tape=_ended(outcome.tape, cut))
     tape = outcome.tape
-    if channel is not None:
-        ended = (channel >= 0) & (tape.status == Status.SUCCESS)
-        last = (plan.t + plan.h).amax(dim=0) if plan.steps else problem.t1
-        tape = replace(
-            tape,
-            status=torch.where(ended, int(Status.EVENT), tape.status),
-            t_end=torch.where(ended, last, tape.t_end),
-            channel=channel,
-        )
-        outcome = replace(outcome, tape=tape)
     broken = tape.status == Status.NON_FINITE_FIELD
     if bool(broken.any()):
         steps, cause = last_good_steps(problem, plan)
@@ -167,31 +165,39 @@ def _steps(setup: Setup, problem: Problem) -> Outcome:
         spent, rest = outcome.evaluations, replace(problem, common=False)
         outcome = _run(setup, rest, cut_short(plan, steps))
         outcome = replace(outcome, evaluations=spent)
-        outcome = failed(outcome, status, t_end, channel)
+        outcome = failed(outcome, status, t_end, tape.channel)
     return outcome
+
+
+def _ended(tape: Tape, cut: Cut) -> Tape:
+    """A tape whose rows ended at the events of a plan, unless they failed before."""
+    good = tape.status == Status.SUCCESS
+    return replace(
+        tape,
+        status=torch.where(good, cut.status, tape.status),
+        t_end=torch.where(good, cut.t_end, tape.t_end),
+        channel=torch.where(good, cut.channel, -1),
+    )
 
 
 def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if not torch.is_grad_enabled():
-        return plain(problem, find_steps(problem, plan, _first_call(problem)))
+        return plain(problem, find_steps(problem, plan, start(problem)))
     adjoint = setup.adjoint
     if isinstance(adjoint, Direct) and plan is not None:
-        return adjoint.run(problem, plan, _first_call(problem), Captured())
+        return adjoint.run(problem, plan, start(problem), Captured())
     carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured.tensors):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)
 
 
-def _first_call(problem: Problem) -> tuple[Tensor, ...]:
-    """The first carry; an error of the user's functions is told what they got."""
-    return _explained(problem, lambda: start(problem))
-
-
-def _explained(problem: Problem, call: Callable[[], _T]) -> _T:
+def _explain(problem: Problem, error: Exception) -> None:
+    """Tell an error what the user's functions got, if their first call raises one."""
     try:
-        return call()
-    except Exception as error:
+        with torch.no_grad():
+            problem.term.probe(problem.start_time, problem.y0.detach().clone())
+    except Exception:
         layout = problem.term.layout
         t = layout.clock(problem.start_time)
         leaves = ", ".join(
@@ -205,7 +211,6 @@ def _explained(problem: Problem, call: Callable[[], _T]) -> _T:
             f"shape {leaves}"
             + ("" if layout.args is None else "; args are passed third")
         )
-        raise
 
 
 def _watched_start(problem: Problem) -> tuple[tuple[Tensor, ...], Captured]:
@@ -226,7 +231,5 @@ def _watched_start(problem: Problem) -> tuple[tuple[Tensor, ...], Captured]:
         else (term.term.f,)
     )
     functions = (*functions, term.layout.args)
-    captured = captured_tensors(
-        lambda: _explained(problem, call), functions, (problem.y0,)
-    )
+    captured = captured_tensors(call, functions, (problem.y0,))
     return carry, captured

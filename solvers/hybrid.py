@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.engine import Run, Setup, run
+from nde.solvers.moving_ends import slope_at, standing_in
 from nde.solvers.types import Status
 from nde.solvers.watch import Watch
 
@@ -21,33 +22,36 @@ def run_with_resets(
     """Runs from event to event, and the status `(rows,)` in which each row ended."""
     rows = y0.shape[0]
     end = reads[:, -1:]
-    start, y, fired = reads[:, :1], y0, None
+    start, y, times = reads[:, :1], y0, reads
+    margin: Tensor | None = None
     status = torch.full((rows,), int(Status.SUCCESS), device=y0.device)
     going = torch.ones(rows, dtype=torch.bool, device=y0.device)
     runs: list[Run] = []
     for count in range(max_events + 1):
-        # A row that has ended rests where it is.
-        until = torch.where(going.unsqueeze(1), end, start)
-        ahead = torch.maximum(torch.minimum(reads, until), start)
-        done = run(setup, y, torch.cat([start, ahead, until], 1), probes, fired)
+        if count:
+            # A row that has ended rests where it is.
+            until = torch.where(going.unsqueeze(1), end, start)
+            ahead = torch.maximum(torch.minimum(reads, until), start)
+            times = torch.cat([start, ahead, until], 1)
+        done = run(setup, y, times, probes, margin)
         runs.append(done)
         tape = done.outcome.tape
         moved = going & done.active
         status = torch.where(moved, tape.status, status)
         assert tape.channel is not None
         channel = torch.where(moved, tape.channel, -1)
-        y, again = _reset(setup, done, channel)
+        new, again = _reset(setup, done, channel)
         going = again & (done.t_end < end[:, 0]).detach()
         start = done.t_end.unsqueeze(1)
+        # A reset at the very end would not be seen.
+        y = torch.where(going.unsqueeze(1), new, done.outcome.y_end)
         status = torch.where(again & ~going, int(Status.SUCCESS), status)
         if not bool(going.any()):
             break
         if count == max_events:
             status = torch.where(going, int(Status.MAX_EVENTS), status)
             break
-        assert done.problem.watch is not None
-        number = torch.arange(done.problem.watch.channels, device=y0.device)
-        fired = (number.unsqueeze(1) == channel) & going
+        margin = _margin(done, torch.where(going, channel, -1))
     return tuple(runs), status
 
 
@@ -63,10 +67,32 @@ def _reset(setup: Setup, done: Run, channel: Tensor) -> tuple[Tensor, Tensor]:
         fires = fires & (channel >= 0)
         if event.reset is None or not bool(fires.any()):
             continue
-        state = layout.structure.unflatten(layout.to_batch(done.outcome.y_end))
-        clock = layout.clock(done.t_end.to(y.dtype))
+        source = standing_in(fires)
+        before = layout.to_batch(done.outcome.y_end[source])
+        state = layout.structure.unflatten(before)
+        clock = layout.clock(done.t_end[source].to(y.dtype))
         value = layout.call(event.reset, clock, state)
         new = layout.to_engine(value, f"the reset of event {number}")
         y = torch.where(fires.unsqueeze(1), new, y)
         again = again | fires
     return y, again
+
+
+@torch.no_grad()
+def _margin(done: Run, channel: Tensor) -> Tensor:
+    """How far from zero a condition may be where its event was located.
+
+    `(channels, rows)`, zero but for the channels that fired: what it was found to be
+    there, and what the rounding of time and state makes of it.
+    """
+    watch, problem, tape = done.problem.watch, done.problem, done.outcome.tape
+    assert watch is not None
+    t, y = tape.t_end, done.outcome.y_end.detach()
+    slope = slope_at(problem, t, y)
+    eps = torch.finfo(y.dtype).eps
+    size = torch.maximum(problem.t0.abs(), problem.t1.abs())
+    # Barely more than what is left: it would grow from event to event.
+    margin = 1.0001 * watch.values(t, y).abs()
+    margin = margin + 64.0 * eps * size * watch.rates(t, y, slope).abs()
+    number = torch.arange(watch.channels, device=y.device)
+    return torch.where(number.unsqueeze(1) == channel, margin, 0.0)

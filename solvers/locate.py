@@ -92,12 +92,25 @@ def crossings(
         polynomials = problem.polynomials_of(rows, start, y, inc, out, stages)
         for i in range(1, watch.samples + 1):
             theta = torch.full_like(h, i / (watch.samples + 1)).to(y.dtype)
-            inside = evaluate(polynomials, h.to(y.dtype), theta)
+            inside = evaluate(polynomials, h.to(y.dtype), theta).to(y.dtype)
             value = watch.values(t + h * theta, inside)
             found, sign = watch.look(sign, value)
             changed = changed | found
     found, sign = watch.look(sign, watch.values(t + h, out.y1))
     return changed | found, sign
+
+
+def first_signs(problem: Problem, carry: tuple[Tensor, ...]) -> Tensor:
+    """Signs `(channels, rows)` where a solve with this first carry begins."""
+    assert problem.watch is not None
+    y = problem.y0.detach()
+
+    def slope() -> Tensor:
+        if carry:
+            return carry[0].detach()
+        return problem.term.f(problem.t0.to(y.dtype), y)
+
+    return problem.watch.begin(problem.t0, y, slope)
 
 
 def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
@@ -109,8 +122,7 @@ def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
     if not bool(seen.any()):
         return replace(tape, channel=none)
     theta, channel, finite = _roots(problem, held)
-    # A root at the very start of a step still needs a step to end in.
-    length = torch.where(seen, held.h * theta.clamp_min(1e-12), 0.0)
+    length = torch.where(seen, held.h * theta, 0.0)
     entry = tape.index.gather(0, (tape.accepted - 1).clamp_min(0).unsqueeze(0))[0]
     entry, rows = entry[seen], seen.nonzero().view(-1)
     stepper, dtype = problem.stepper, problem.y0.dtype
@@ -138,25 +150,34 @@ def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
             torch.where(wide, new, old)
             for new, old in zip(out.carry, tape.carry_end, strict=True)
         ),
-        t_end=torch.where(seen, held.t + length, tape.t_end),
+        t_end=torch.where(seen, _arrival(problem, held.t + length), tape.t_end),
         status=torch.where(failed, int(Status.NON_FINITE_EVENT), status),
         channel=torch.where(seen & finite, channel, none),
     )
 
 
-@torch.no_grad()
-def cut_at_events(problem: Problem, plan: Schedule) -> tuple[Schedule, Tensor]:
-    """A plan whose rows rest after their first event, and its `channel (rows,)`.
+@dataclass(frozen=True)
+class Cut:
+    """A plan whose rows rest after their first event.
 
-    -1 where a row meets none.
+    Per row: the `channel` of it, -1 where a row meets none; the `status`, `SUCCESS`
+    there; and when it was met.
     """
+
+    plan: Schedule
+    channel: Tensor
+    status: Tensor
+    t_end: Tensor
+
+
+@torch.no_grad()
+def cut_at_events(problem: Problem, plan: Schedule, carry: tuple[Tensor, ...]) -> Cut:
+    """A plan that ends at events, for a solve with this first carry."""
     watch, stepper = problem.watch, problem.stepper
     assert watch is not None
     y = problem.y0.detach()
-    now = problem.start_time
-    carry = stepper.start(problem.term, now, y)
     stages = stepper.workspace(y, graph=False)
-    sign = watch.begin(problem.t0, y)
+    sign = first_signs(problem, carry)
     held = Held.none(problem, sign, carry)
     going = torch.ones_like(problem.t0, dtype=torch.bool)
     number = torch.full_like(problem.t0, plan.steps, dtype=torch.int64)
@@ -174,23 +195,54 @@ def cut_at_events(problem: Problem, plan: Schedule) -> tuple[Schedule, Tensor]:
         if not bool(going.any()):
             break
     seen = held.h > 0
-    theta, channel, _ = _roots(problem, held)
+    theta, channel, finite = _roots(problem, held)
     step = torch.arange(plan.steps, device=y.device).unsqueeze(1)
     last = held.t + held.h * theta
-    h = torch.where(step == number, held.h * theta.clamp_min(1e-12), plan.h)
+    h = torch.where(step == number, held.h * theta, plan.h)
     h = torch.where(step > number, 0.0, h)
     t = torch.where(step > number, last, plan.t)
     most = int((h > 0).any(dim=1).sum())
     fresh = None if plan.fresh is None else (plan.fresh & (step <= number))[:most]
-    cut = schedule(t[:most], h[:most], None, fresh=fresh)
-    return cut, torch.where(seen, channel, -1)
+    met = torch.where(finite, int(Status.EVENT), int(Status.NON_FINITE_EVENT))
+    return Cut(
+        plan=schedule(t[:most], h[:most], None, fresh=fresh),
+        channel=torch.where(seen & finite, channel, -1),
+        status=torch.where(seen, met, int(Status.SUCCESS)),
+        t_end=torch.where(seen, _arrival(problem, last), problem.t1),
+    )
+
+
+def evaluations(problem: Problem, tape: Tape, fixed: bool) -> Tensor:
+    """Vector-field calls `(rows,)` that finding the events of a run took.
+
+    A step with an event is taken once more to search it, and once with its last
+    length; a fixed grid is walked beforehand.
+    """
+    stepper, watch = problem.stepper, problem.watch
+    assert watch is not None and tape.channel is not None
+    met = (tape.channel >= 0) | (tape.status == Status.NON_FINITE_EVENT)
+    again, looked = met.long() * (1 if fixed else 2), met.long()
+    if fixed:
+        again = again + tape.accepted
+    if watch.samples:
+        looked = looked + tape.accepted
+    count = stepper.evaluations(again) + looked * stepper.extra_evaluations
+    return count + stepper.start_evaluations if fixed else count
+
+
+def _arrival(problem: Problem, t: Tensor) -> Tensor:
+    """Times of events; what is the end but for rounding is the end."""
+    t1 = problem.t1
+    ulp = 8.0 * torch.finfo(t1.dtype).eps * torch.maximum(problem.t0.abs(), t1.abs())
+    return torch.where(t > t1 - ulp, t1, t)
 
 
 def _roots(problem: Problem, held: Held) -> tuple[Tensor, Tensor, Tensor]:
     """The first root in each row's held step: `(theta, channel, finite)`, `(rows,)`.
 
-    `theta` float64 in [0, 1] is on the far side of the root, so that what follows does
-    not meet the same one again.
+    `theta` float64 in (0, 1] is on the far side of the root, so that what follows does
+    not meet the same one again. `finite` is false where a condition stops being a
+    number before any root.
     """
     watch, stepper, dtype = problem.watch, problem.stepper, problem.y0.dtype
     assert watch is not None
@@ -202,44 +254,62 @@ def _roots(problem: Problem, held: Held) -> tuple[Tensor, Tensor, Tensor]:
     h = held.h.to(dtype)
 
     def values(theta: Tensor) -> Tensor:
-        inside = evaluate(polynomials, h, theta.to(dtype))
+        inside = evaluate(polynomials, h, theta.to(dtype)).to(dtype)
+        inside = torch.where((theta < 1.0).unsqueeze(1), inside, out.y1)
         return watch.values(held.t + held.h * theta, inside)
 
-    finite = torch.isfinite(watch.values(held.t, held.y)).all(dim=0)
-    best = torch.ones_like(held.t)
-    channel = torch.zeros_like(rows)
+    best = torch.full_like(held.t, 2.0)
+    channel, finite = torch.zeros_like(rows), torch.ones_like(rows, dtype=torch.bool)
     for number in range(held.sign.shape[0]):
-        low, high, sign, found = _bracket(watch, number, held, values, out.y1)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            value = values(middle)[number]
-            finite = finite & torch.isfinite(value)
-            past = value.sign() * sign <= 0
-            high = torch.where(past, middle, high)
-            low = torch.where(past, low, middle)
-        first = found & (high <= best) if number else found
+
+        def value(theta: Tensor, number: int = number) -> Tensor:
+            return values(theta)[number]
+
+        low, high, sign, found = _bracket(watch, number, held, values)
+        if watch.margin is None:
+            _, high = _halved(watch, value, sign, None, low, high)
+        else:
+            # What leaves its margin on one side may have crossed zero long before.
+            _, high = _halved(watch, value, sign, watch.margin[number], low, high)
+            inside, zero = _halved(watch, value, sign.sign(), None, low, high)
+            high = torch.where(inside > low, zero, high)
+        first = found & (high < best)
         best = torch.where(first, high, best)
         channel = torch.where(first, number, channel)
-    return best, channel, finite
+        finite = torch.where(first, torch.isfinite(value(high)), finite)
+    # A root at the very start of a step still needs a step to end in.
+    return best.clamp(1e-12, 1.0), channel, finite
+
+
+def _halved(
+    watch: Watch,
+    value: Callable[[Tensor], Tensor],
+    sign: Tensor,
+    margin: Tensor | None,
+    low: Tensor,
+    high: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """An interval down to rounding, on whose far end a sign is lost."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        at_middle = value(middle)
+        past = watch.past(sign, at_middle, margin) | ~torch.isfinite(at_middle)
+        high = torch.where(past, middle, high)
+        low = torch.where(past, low, middle)
+    return low, high
 
 
 def _bracket(
-    watch: Watch,
-    number: int,
-    held: Held,
-    values: Callable[[Tensor], Tensor],
-    end: Tensor,
+    watch: Watch, number: int, held: Held, values: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where a channel first changes sign: `(low, high, sign at low, found)`."""
     sign = held.sign
     low, high = torch.zeros_like(held.t), torch.ones_like(held.t)
     before, at_low = torch.zeros_like(held.t), sign[number]
     found = torch.zeros_like(held.t, dtype=torch.bool)
-    looks = [i / (watch.samples + 1) for i in range(1, watch.samples + 1)]
-    for look in (*looks, 1.0):
-        theta = torch.full_like(held.t, look)
-        value = values(theta) if look < 1.0 else watch.values(held.t + held.h, end)
-        crossed, new = watch.look(sign, value)
+    for i in range(1, watch.samples + 2):
+        theta = torch.full_like(held.t, i / (watch.samples + 1))
+        crossed, new = watch.look(sign, values(theta))
         first = crossed[number] & ~found
         low, high = torch.where(first, before, low), torch.where(first, theta, high)
         at_low = torch.where(first, sign[number], at_low)

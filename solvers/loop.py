@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nde.solvers.controller import PID
 from nde.solvers.initial_step import initial_step
-from nde.solvers.locate import Held, crossings, settle
+from nde.solvers.locate import Held, crossings, first_signs, settle
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
@@ -52,18 +52,23 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     stages = stepper.workspace(y, graph=False)
     recorder = Recorder(problem)
     # Time is kept as what remains: a last step of exactly that leaves exactly zero.
-    goal = problem.t1 if stops is None else stops.ends[:, 0]
-    remaining = goal - problem.t0
+    goal, begin = problem.t1, problem.t0
+    if stops is not None:
+        goal, begin = stops.ends[:, 0], stops.begins[:, 0]
+    whole = remaining = goal - begin
     segment = torch.zeros_like(recorder.accepted)
     jumps = stops is not None and stops.jumps
-    fresh = torch.zeros_like(segment, dtype=torch.bool) if jumps else None
+    fresh: Tensor | None = None
+    if stops is not None and jumps:
+        fresh = stops.restarts[:, 0]
+        carry = restarted(problem, begin, y, carry, fresh) if carry else carry
     t_end = problem.t1.clone()
     status = torch.full_like(segment, int(Status.SUCCESS))
     h_next = _first_step(problem, carry, order)
     history = controller.begin(y.new_ones(problem.rows))
     sign, held = None, None
     if watch is not None:
-        sign = watch.begin(problem.t0, y)
+        sign = first_signs(problem, carry)
         held = Held.none(problem, sign, carry)
     check = CHECK_CPU if y.device.type == "cpu" else CHECK_DEVICE
     attempts, rows = 0, problem.rows
@@ -74,26 +79,33 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             segment = segment + arrived
             column = segment.unsqueeze(1)
             goal = stops.ends.gather(1, column).squeeze(1)
-            whole = goal - stops.begins.gather(1, column).squeeze(1)
+            begin = stops.begins.gather(1, column).squeeze(1)
+            whole = goal - begin
             remaining = torch.where(arrived, whole, remaining)
             if fresh is not None:
                 again = stops.restarts.gather(1, column).squeeze(1)
                 fresh = torch.where(arrived, again, fresh)
                 if carry and bool((arrived & again).any()):
-                    carry = restarted(
-                        problem, goal - remaining, y, carry, arrived & again
-                    )
+                    carry = restarted(problem, begin, y, carry, arrived & again)
         # Halving what remains, rather than leaving a sliver, costs no step.
         soft = torch.minimum(h_next, 0.5 * remaining)
         h = torch.where(h_next < remaining, soft, remaining)
         dt = h.to(y.dtype).unsqueeze(1)
         t = goal - remaining
+        if stops is not None:
+            # The sum would round a stop away.
+            t = torch.where(remaining < whole, t, begin)
         inc = Increment(dt)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out)
+        proposed = h_next
         accept, h_next, history = controller.adapt(h, error, history, order)
         if controller.bounds:
             accept, h_next, stuck = controller.bound(h, h_next, error, accept)
+        if stops is not None:
+            # A step cut short by a stop says nothing against longer ones after it.
+            longer = torch.maximum(h_next, proposed)
+            h_next = torch.where(accept & (h < proposed), longer, h_next)
         read = None
         if recorder.reads_inside:
             assert out.stages is not None
@@ -162,13 +174,17 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     stages = stepper.workspace(y, graph=False)
     reads = sorted(problem.reads[problem.interior].tolist())
     segments = _segments(problem)
-    t, t1, _ = segments.pop(0)
+    stopped = len(segments) > 1
+    t, t1, fresh = segments.pop(0)
+    if fresh and carry:
+        begin = problem.t0.new_tensor([t])
+        carry = restarted(problem, begin, y, carry, begin == begin)
     last_t1 = float(problem.t1[0])
     h_next = float(_first_step(problem, carry, order)[0])
     history = (0.0, 0.0)
     sign = held = None
     if watch is not None:
-        sign = watch.begin(problem.t0, y)
+        sign = first_signs(problem, carry)
         held = Held.none(problem, sign, carry)
     times: list[tuple[float, float, float, bool]] = []
     states: list[Tensor] = []
@@ -176,13 +192,13 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     stiffness: list[Tensor] = []
     slots: list[int] = []
     polynomials: list[Tensor] = []
-    attempts, met, status, error, fresh = 0, 0, Status.SUCCESS, 0.0, False
+    attempts, met, status, error = 0, 0, Status.SUCCESS, 0.0
     while t < t1 or segments:
         if t >= t1:
             t, t1, fresh = segments.pop(0)
             if fresh and carry:
-                start = problem.t0.new_tensor([t])
-                carry = restarted(problem, start, y, carry, start == start)
+                begin = problem.t0.new_tensor([t])
+                carry = restarted(problem, begin, y, carry, begin == begin)
             continue
         if attempts == problem.max_steps:
             status = Status.MAX_STEPS
@@ -198,6 +214,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out).item()
         attempts += 1
+        proposed = h_next
         accept, h_next, history = controller.adapt_host(h, error, history, order)
         if controller.bounds:
             accept, h_next, stuck = controller.bound_host(h, h_next, error, accept)
@@ -207,6 +224,9 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
                 break
         if not accept:
             continue
+        if stopped and h < proposed:
+            # A step cut short by a stop says nothing against longer ones after it.
+            h_next = max(h_next, proposed)
         after = t1 if last else t + h
         passed, met = met, bisect.bisect_right(reads, after)
         if problem.dense or met > passed:
@@ -250,7 +270,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         polynomials=torch.cat(polynomials) if slots else y[:0].unsqueeze(1),
         y_end=y,
         carry_end=carry,
-        t_end=problem.t1.new_tensor([t]),
+        t_end=problem.t1.new_tensor([last_t1 if status == Status.SUCCESS else t]),
         accepted=count[:1],
         rejected=count[1:2],
         status=count[2:],
@@ -269,10 +289,15 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tens
     assert isinstance(controller, PID)
     span = problem.t1 - problem.t0
     if controller.first_step is not None:
-        return torch.full_like(span, controller.first_step).minimum(span)
+        first = torch.full_like(span, controller.first_step).minimum(span)
+        return first.clamp(controller.min_step, controller.max_step)
     y = problem.y0.detach()
     k = carry[0] if carry else problem.term.f(problem.t0.to(y.dtype), y)
     step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
+    # A guess too short to be told from none, near a zero of the state, is no failure.
+    eps = torch.finfo(span.dtype).eps
+    ulp = eps * torch.maximum(problem.t0.abs(), problem.t1.abs())
+    step = torch.maximum(step, torch.minimum(2.0 * _RESOLUTION * ulp, span))
     return step.clamp(controller.min_step, controller.max_step)
 
 

@@ -67,6 +67,16 @@ def moving_end(problem: Problem, outcome: Outcome, t1: Tensor) -> Outcome:
     return replace(outcome, y_end=shifted(outcome.y_end, t1, slope))
 
 
+def standing_in(rows: Tensor) -> Tensor:
+    """Row numbers `(rows,)` in which one of the given rows stands in for the others.
+
+    What a user's function makes of the others is not used, but its derivative there
+    may be infinite, and zero times that is no number.
+    """
+    place = torch.arange(rows.shape[0], device=rows.device)
+    return torch.where(rows, place, rows.long().argmax())
+
+
 def moving_events(problem: Problem, outcome: Outcome) -> tuple[Outcome, Tensor]:
     """An outcome whose ends depend on when their events happen, and these times.
 
@@ -80,18 +90,12 @@ def moving_events(problem: Problem, outcome: Outcome) -> tuple[Outcome, Tensor]:
         return outcome, tape.t_end
     channel = tape.channel.clamp_min(0).unsqueeze(0)
     slope = slope_at(problem, tape.t_end, outcome.y_end)
-    t = tape.t_end.detach().requires_grad_()
-    y = outcome.y_end.detach().requires_grad_()
-    value = watch.values(t, y).gather(0, channel)[0]
-    rate = torch.zeros_like(value)
-    if value.requires_grad:
-        along_t, along_y = torch.autograd.grad(value.sum(), (t, y), allow_unused=True)
-        if along_t is not None:
-            rate = rate + along_t.to(rate.dtype)
-        if along_y is not None:
-            rate = rate + (along_y * slope).sum(dim=1)
-    rate = torch.where(fired, rate.detach(), 1.0)
-    value = watch.values(tape.t_end, outcome.y_end).gather(0, channel)[0]
+    rate = watch.rates(tape.t_end, outcome.y_end, slope).gather(0, channel)[0]
+    # Without a derivative along the flow, the time is a constant.
+    rate = torch.where(fired & (rate != 0), rate, torch.inf)
+    source = standing_in(fired)
+    value = watch.values(tape.t_end[source], outcome.y_end[source])
+    value = value.gather(0, channel[:, source])[0]
     moved = torch.where(fired, (value - value.detach()) / rate, 0.0)
     t_end = tape.t_end - moved.to(tape.t_end.dtype)
     slope = torch.where(fired.unsqueeze(1), slope, 0.0)

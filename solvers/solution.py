@@ -14,6 +14,7 @@ from nde.solvers import dense
 from nde.solvers.diagnosis import Explanation, explain
 from nde.solvers.engine import Run
 from nde.solvers.initial_step import initial_step
+from nde.solvers.moving_ends import shifted, slope_at
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
 from nde.solvers.term import BoundSDE, Layout
@@ -71,7 +72,7 @@ class Solution:
         gives one time of each sample. Raises ValueError without `dense=True`, or
         outside the interval.
         """
-        return _unflatten(self._layout, _joined(self.runs, self._times(t), _value))
+        return _unflatten(self._layout, _joined(self.runs, self._times(t), _path))
 
     def derivative(self, t: Tensor) -> State:
         """The solution's time derivative at `t`, as `evaluate`."""
@@ -240,11 +241,10 @@ def solution_of(ts: Tensor, runs: tuple[Run, ...], status: Tensor) -> Solution:
     """What the runs of a solve give."""
     layout, probes = runs[0].layout, runs[0].probes
     batch = layout.structure.batch
-    reads = runs[0].reads if len(runs) == 1 else runs[0].reads[:, 1:-1]
     flat = layout.to_batch(runs[-1].outcome.y_end)
     return Solution(
         ts=ts,
-        ys=_unflatten(layout, _joined(runs, reads, _value)),
+        ys=_unflatten(layout, _joined(runs, runs[0].reads, _value)),
         final=layout.structure.unflatten(flat),
         probes=(
             None
@@ -263,10 +263,36 @@ _Reader = Callable[[Run, Tensor], Tensor]
 
 
 def _value(run: Run, times: Tensor) -> Tensor:
-    outcome = run.outcome
-    return dense.read(
-        run.problem, outcome.tape, times, outcome.y_end, outcome.polynomials
+    problem, outcome = run.problem, run.outcome
+    flat = dense.read(problem, outcome.tape, times, outcome.y_end, outcome.polynomials)
+    if problem.interpolates or not times.requires_grad:
+        return flat
+    # A method that is read at its steps alone tells no slope; the field does.
+    inside = (times > problem.t0.unsqueeze(1)) & (times < problem.t1.unsqueeze(1))
+    columns = []
+    for value, t, real in zip(
+        flat.unbind(1), times.unbind(1), inside.unbind(1), strict=True
+    ):
+        slope = slope_at(problem, t, value)
+        columns.append(shifted(value, t, torch.where(real.unsqueeze(1), slope, 0.0)))
+    return torch.stack(columns, dim=1)
+
+
+def _path(run: Run, times: Tensor) -> Tensor:
+    """`_value`, whose time derivative is the solution's also at both ends."""
+    value, problem = _value(run, times), run.problem
+    # Tensors are looked at even where the ends alone are read: a solve that is driven
+    # by this one finds out in its first call what it depends on.
+    if not (times.requires_grad or run.outcome.polynomials.requires_grad):
+        return value
+    slope = _slope(run, times.detach()).detach()
+    t0, t1 = (
+        bound.repeat_interleave(len(times) // max(problem.rows, 1)).unsqueeze(1)
+        for bound in (problem.t0, problem.t1)
     )
+    ends = ((times <= t0) | (times >= t1)).unsqueeze(2) & torch.isfinite(slope)
+    moved = (times - times.detach()).unsqueeze(2).to(value.dtype)
+    return value + torch.where(ends, slope, 0.0) * moved
 
 
 def _slope(run: Run, times: Tensor) -> Tensor:
@@ -274,7 +300,7 @@ def _slope(run: Run, times: Tensor) -> Tensor:
     found, polynomials, _, theta = dense.pick(
         run.problem, outcome.tape, times, outcome.polynomials
     )
-    slope = dense.derivative(polynomials, theta)
+    slope = dense.derivative(polynomials, theta).to(outcome.y_end.dtype)
     flat = slope.new_full((*times.shape, slope.shape[-1]), torch.nan)
     return flat.index_put((found,), slope)
 
@@ -315,4 +341,7 @@ def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:
         times.append(spread(layout, time))
         numbers.append(spread(layout, torch.where(met, number, -1)))
     index = torch.stack(numbers, dim=1)
-    return Occurrences(torch.stack(times, dim=1), index, (index >= 0).sum(dim=1))
+    count = (index >= 0).sum(dim=1)
+    # After a last reset nothing more may have happened.
+    most = max(1, int(count.max())) if count.numel() else 1
+    return Occurrences(torch.stack(times, dim=1)[:, :most], index[:, :most], count)

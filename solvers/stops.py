@@ -1,8 +1,8 @@
 """Stops: times inside the interval that a solve lands on.
 
 They cut a row's interval into segments. At a jump of the field the segment before ends
-one unit in the last place early and the next begins one late, so that neither side sees
-the other's values.
+early by what rounding may add to the times of a step's stages, and the next begins one
+unit in the last place late, so that neither side sees the other's values.
 """
 
 from __future__ import annotations
@@ -51,33 +51,61 @@ def stops_of(
     plain = engine_times("step_t", controller.step_t, layout, t0)
     if not jump.shape[1] + plain.shape[1]:
         return None
-    before, after = jump, jump
+    start, end = t0.unsqueeze(1), t1.unsqueeze(1)
+    first, last = start, end
     if gap is not None:
-        seen, far = jump.to(gap), torch.full_like(jump, torch.inf, dtype=gap)
-        before = torch.nextafter(seen, -far).to(t0.dtype)
-        after = torch.nextafter(seen, far).to(t0.dtype)
-    # A jump comes first among equals, and is the one that counts.
+        # Of times that the field cannot tell apart, a jump is the one that counts.
+        seen = jump.to(gap)
+        if jump.shape[1]:
+            same = (plain.to(gap).unsqueeze(2) == seen.unsqueeze(1)).any(dim=2)
+            plain = plain.masked_fill(same, torch.nan)
+        at_start, at_end = seen == start.to(gap), seen == end.to(gap)
+        jump = jump.masked_fill(at_start | at_end, torch.nan)
+        moves = t1 > t0
+        early, _ = _around(end, start, gap)
+        _, late = _around(start, start, gap)
+        first = torch.where((at_start.any(1) & moves).unsqueeze(1), late, start)
+        last = torch.where((at_end.any(1) & moves).unsqueeze(1), early, end)
     times = torch.cat([jump, plain], dim=1)
-    ends, begins = torch.cat([before, plain], 1), torch.cat([after, plain], 1)
-    restarts = torch.zeros_like(times, dtype=torch.bool)
-    restarts[:, : jump.shape[1]] = True
-    inside = (ends > t0.unsqueeze(1)) & (begins < t1.unsqueeze(1))
+    jumps = torch.zeros_like(times, dtype=torch.bool)
+    jumps[:, : jump.shape[1]] = True
+    inside = (times > start) & (times < end)
     times, order = times.masked_fill(~inside, torch.inf).sort(dim=1, stable=True)
     again = torch.zeros_like(inside)
     again[:, 1:] = times[:, 1:] == times[:, :-1]
     keep = torch.isfinite(times) & ~again
     rank = torch.where(keep, 0, 1).argsort(dim=1, stable=True)
-    keep, order = keep.gather(1, rank), order.gather(1, rank)
-    end = t1.unsqueeze(1)
-    ends = torch.cat([torch.where(keep, ends.gather(1, order), end), end], dim=1)
-    begins = torch.where(keep, begins.gather(1, order), end)
-    restarts = restarts.gather(1, order) & keep
+    times, keep, order = (x.gather(1, rank) for x in (times, keep, order))
+    jumps = jumps.gather(1, order) & keep
+    ends, begins = times, times
+    if gap is not None:
+        before, after = _around(times, start, gap)
+        ends = torch.where(jumps, before, times)
+        begins = torch.where(jumps, after, times)
+    begins = torch.cat([first, torch.where(keep, begins, last)], dim=1)
+    ends = torch.cat([torch.where(keep, ends, last), last], dim=1)
     return Stops(
-        begins=torch.cat([t0.unsqueeze(1), begins], dim=1),
-        ends=ends,
-        restarts=torch.cat([torch.zeros_like(restarts[:, :1]), restarts], dim=1),
+        begins=begins,
+        # Between jumps that are all but equal there is nothing.
+        ends=torch.maximum(ends, begins),
+        restarts=torch.cat([first > start, jumps], dim=1),
         last=keep.sum(dim=1),
     )
+
+
+def _around(times: Tensor, start: Tensor, gap: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Where to stop before times and to go on after them.
+
+    A stage of a step from t over h <= time - t is at the sum of two rounded numbers,
+    rounded; `start` is the least t.
+    """
+    seen = times.to(gap)
+    far = torch.full_like(seen, torch.inf)
+    reach = times.abs() + times + 2.0 * (-start).clamp_min(0.0)
+    rounding = 0.5 * torch.finfo(gap).eps * reach
+    before = torch.nextafter((seen.to(times.dtype) - rounding).to(gap), -far)
+    after = torch.nextafter(seen, far)
+    return before.to(times.dtype), after.to(times.dtype)
 
 
 def engine_times(name: str, times: object, layout: Layout, like: Tensor) -> Tensor:

@@ -175,7 +175,10 @@ class Recorder:
         if self._stages:
             wanted = accept
             if not self._problem.dense:
-                wanted = accept & self._hit(torch.where(accept, t + h, t))
+                # Attempts that were rejected end where the step before them did: what
+                # they begin with may lie past a jump, and past what is read there.
+                ends = torch.where(accept, t + h, -torch.inf).cummax(dim=0).values
+                wanted = accept & self._hit(ends)
             k, row = wanted.nonzero(as_tuple=True)
             step = self.accepted[row] - accept.flip(0).cumsum(0).flip(0)[k, row]
             if self._problem.stepper.extra_evaluations:

@@ -23,14 +23,16 @@ class Event:
         condition: `(t, y)` to `(batch,)`, as a field is called, and with `args` if the
             solve has them; smooth in both, so that the time it changes sign can be
             differentiated (implicit function theorem).
-        direction: 1 for changes from negative to positive, -1 for the other way, 0 for
-            both.
+        direction: 1 for changes from negative to positive as the solve proceeds, -1 for
+            the other way, 0 for both.
         reset: None ends the sample, with status `EVENT`. Else `(t, y)` to the state
             from which the sample goes on; what other samples get is not used.
         samples: times inside every step at which the sign is looked at besides its end,
             on the interpolant: with 0, two changes within one step go unseen.
 
-    A condition that is zero where the solve begins does not fire there.
+    A condition that is zero where the solve begins does not fire there. Of events at
+    the same time the first in the list happens. The time of an event whose condition
+    has no derivative is a constant to autograd.
     Raises TypeError or ValueError naming the argument.
     """
 
@@ -59,13 +61,17 @@ class Watch:
     """The events of a solve in engine layout.
 
     A *channel* is an event of a row: there are as many as events, or where one row is
-    the whole batch, events times samples. `fired (channels, rows)` marks those that
-    ended the solve before this one, whose sign at the start says nothing.
+    the whole batch, events times samples. `margin (channels, rows)`: how far from zero
+    a condition counts as zero until it has been further; nonzero for events that the
+    solve sets out from. None is zero.
+
+    A *sign* is -1, 0 or 1; or half of it where a condition sets out from zero, which
+    way it goes then.
     """
 
     events: tuple[Event, ...]
     layout: Layout
-    fired: Tensor | None
+    margin: Tensor | None
 
     @property
     def channels(self) -> int:
@@ -81,7 +87,7 @@ class Watch:
     def values(self, t: Tensor, y: Tensor) -> Tensor:
         """Conditions at engine time `t (rows,)` and `y (rows, dim)`: per channel.
 
-        Raises TypeError or ValueError if a condition returns anything but `(batch,)`.
+        Raises ValueError if a condition returns anything but floating `(batch,)`.
         """
         layout = self.layout
         state = layout.structure.unflatten(layout.to_batch(y))
@@ -90,23 +96,59 @@ class Watch:
         found = []
         for number, event in enumerate(self.events):
             value = layout.call(event.condition, clock, state)
-            if not isinstance(value, Tensor) or value.shape != wanted:
+            if (
+                not isinstance(value, Tensor)
+                or value.shape != wanted
+                or not value.is_floating_point()
+            ):
                 shown = (
-                    f"shape {tuple(value.shape)}"
+                    f"{value.dtype} of shape {tuple(value.shape)}"
                     if isinstance(value, Tensor)
                     else type(value).__name__
                 )
                 raise ValueError(
                     f"the condition of event {number} returned {shown}; it must return "
-                    f"one number per sample, shape {tuple(wanted)}"
+                    f"one floating number per sample, shape {tuple(wanted)}"
                 )
             found.append(value.reshape(-1, layout.rows))
         return torch.cat(found)
 
-    def begin(self, t: Tensor, y: Tensor) -> Tensor:
-        """Signs where the solve begins: `(channels, rows)`, zero where none counts."""
-        sign = self.values(t, y).sign()
-        return sign if self.fired is None else sign.masked_fill(self.fired, 0.0)
+    def rates(self, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        """Derivatives of the conditions along `slope (rows, dim)`: per channel.
+
+        Zero for a condition that has none.
+        """
+        inference = torch.is_inference_mode_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            now = t.detach().clone().requires_grad_()
+            here = y.detach().clone().requires_grad_()
+            slope = slope.detach().clone()
+            try:
+                value = self.values(now, here)
+                rates = [_rates(part, now, here, slope) for part in self._each(value)]
+            except RuntimeError:
+                # A condition that uses tensors made in inference mode has none there.
+                if not inference:
+                    raise
+                return y.new_zeros((self.channels, y.shape[0]))
+        return torch.cat(rates)
+
+    def _each(self, value: Tensor) -> tuple[Tensor, ...]:
+        """The channels of each event."""
+        return torch.split(value, self.channels // len(self.events))
+
+    def begin(self, t: Tensor, y: Tensor, slope: Callable[[], Tensor]) -> Tensor:
+        """Signs where the solve begins: `(channels, rows)`.
+
+        `slope` gives the vector field there.
+        """
+        value = self.values(t, y)
+        near = value.abs() <= (0.0 if self.margin is None else self.margin)
+        sign = value.sign()
+        if not bool(near.any()):
+            return sign
+        rate = self.rates(t, y, slope())
+        return torch.where(near, 0.5 * rate.sign(), sign)
 
     def look(self, sign: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Which channels changed sign `(channels, rows)`, and the signs from now on.
@@ -117,11 +159,50 @@ class Watch:
         """
         new = value.sign()
         wanted = self._directions(sign)
-        crossed = (sign * new <= 0) & (sign != 0) & (wanted * sign <= 0)
+        crossed = self.past(sign, value, self.margin) & (wanted * sign <= 0)
         crossed = crossed | ~torch.isfinite(value)
-        return crossed, torch.where(new != 0, new, sign)
+        away = self._away(sign, value, self.margin) & (new != 0)
+        return crossed, torch.where(away, new, sign)
+
+    def past(self, sign: Tensor, value: Tensor, margin: Tensor | None) -> Tensor:
+        """Whether a value is no longer on the side of its sign."""
+        left = (value.sign() * sign <= 0) & (sign != 0)
+        return left & self._away(sign, value, margin)
+
+    def _away(self, sign: Tensor, value: Tensor, margin: Tensor | None) -> Tensor:
+        """Whether a value is no longer the zero that a solve set out from."""
+        far = value.abs() > (0.0 if margin is None else margin)
+        return far | (sign.abs() == 1.0)
 
     def _directions(self, like: Tensor) -> Tensor:
         each = self.channels // len(self.events)
         directions = [float(e.direction) for e in self.events for _ in range(each)]
         return like.new_tensor(directions).unsqueeze(1)
+
+
+def _rates(value: Tensor, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    """Derivative of one event's channels as t runs and y moves along `slope`."""
+    if not value.requires_grad:
+        return torch.zeros_like(value)
+    several = value.shape[0] > 1
+    # One backward pass gives the derivatives of a sum. Channels that share one time
+    # are told apart by differentiating once more, in the weights of the sum.
+    weights = torch.ones_like(value, requires_grad=several)
+    grads = torch.autograd.grad(
+        value, (t, y), weights, create_graph=several, allow_unused=True
+    )
+    rate = torch.zeros_like(value)
+    along_t, along_y = grads
+    if several:
+        total = rate.sum()
+        if along_t is not None:
+            total = total + along_t.sum().to(rate.dtype)
+        if along_y is not None:
+            total = total + (along_y * slope).sum()
+        (rate,) = torch.autograd.grad(total, weights)
+        return rate
+    if along_t is not None:
+        rate = rate + along_t.to(rate.dtype)
+    if along_y is not None:
+        rate = rate + (along_y * slope).sum(dim=1)
+    return rate.detach()

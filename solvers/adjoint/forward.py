@@ -90,6 +90,9 @@ def evaluations(problem: Problem, tape: Tape) -> Tensor:
     if isinstance(controller, PID) and controller.first_step is None:
         first += initial_step.EVALUATIONS + (0 if stepper.start_evaluations else 1)
     count = stepper.evaluations(tape.accepted + tape.rejected) + first
+    if tape.fresh is not None and stepper.start_evaluations:
+        anew = torch.bincount(tape.row[tape.fresh], minlength=problem.rows)
+        count = count + anew * stepper.start_evaluations
     if stepper.extra_evaluations:
         read = torch.bincount(tape.row[tape.slots], minlength=problem.rows)
         count = count + read * stepper.extra_evaluations
