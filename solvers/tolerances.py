@@ -57,15 +57,10 @@ class Tolerances:
             return torch.add(atol, size, alpha=rtol)
         return torch.addcmul(atol, rtol, size)
 
-    def unresolved(self, y: Tensor) -> float | None:
-        """The smallest rtol that the precision of `y` resolves, if this asks for less.
-
-        None where every entry's tolerance is above the rounding of that entry.
-        """
+    def unresolved(self, y: Tensor) -> bool:
+        """Whether some entry of `y` is to be known better than its precision allows."""
         size = y.abs()
-        floor = _RESOLVED * torch.finfo(size.dtype).eps
-        below = self.scale(size) < floor * size
-        return floor if bool(below.any()) else None
+        return bool((self.scale(size) < least_rtol(size.dtype) * size).any())
 
     def at_least(self, rtol: float) -> Tolerances:
         """With a relative tolerance of at least `rtol`."""
@@ -79,6 +74,11 @@ class Tolerances:
     def _measure(self, value: Tensor, size: Tensor) -> Tensor:
         scaled = value / self.scale(size)
         return _rms(scaled) if self.norm is None else self.norm(scaled)
+
+
+def least_rtol(dtype: torch.dtype) -> float:
+    """The smallest relative tolerance that a precision resolves."""
+    return _RESOLVED * torch.finfo(dtype).eps
 
 
 def check_tolerances(rtol: Tolerance, atol: Tolerance) -> None:
