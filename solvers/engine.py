@@ -112,10 +112,12 @@ def run(
         watch=Watch(setup.events, layout, margin) if setup.events else None,
         common=layout.common,
     )
+    # A grid that is refused is so before the field is called.
+    plan = _plan(setup, problem) if setup.fixed else None
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
         begun = moving_start(problem, moving[:, 0]) if graph else problem
-        outcome = _steps(setup, begun)
+        outcome = _steps(setup, begun, plan)
     except Exception as error:
         _explain(problem, error)
         raise
@@ -139,14 +141,18 @@ def run(
     )
 
 
-def _steps(setup: Setup, problem: Problem) -> Outcome:
-    """The steps of a problem, with the rows that failed put to rest."""
-    if not setup.fixed:
-        return _run(setup, problem, None)
+def _plan(setup: Setup, problem: Problem) -> Schedule:
+    """The steps of a fixed grid, with their noise."""
     noise = setup.noise
     if isinstance(problem.term, BoundSDE) and noise is None:
         noise = BrownianGrid(fresh_seed())
-    plan = fixed_grid(problem, noise)
+    return fixed_grid(problem, noise)
+
+
+def _steps(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
+    """The steps of a problem, with the rows that failed put to rest."""
+    if plan is None:
+        return _run(setup, problem, None)
     cut: Cut | None = None
     if problem.watch is not None:
         with torch.no_grad():

@@ -28,7 +28,7 @@ from nde.solvers.stepper import Stepper
 from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
 from nde.solvers.times import UserTimes, read_times, user_times
-from nde.solvers.tolerances import fit_tolerances
+from nde.solvers.tolerances import fit_tolerances, least_rtol
 from nde.solvers.types import Status
 from nde.solvers.watch import Event
 
@@ -78,7 +78,7 @@ def solve(
         noise: the Brownian motion of an SDE; by default seeded from torch's generator.
         events: `Event`s that end a sample, or from which it goes on with another state
             (ODE only).
-        max_events: events of a sample, with resets, after which it ends with status
+        max_events: resets of a sample; where one more would follow it ends with status
             `MAX_EVENTS`.
         probe_times: further times to read `(k,)` or `(batch, k)`, in any order.
         dense: keep the interpolant of every step, for `Solution.evaluate`.
@@ -131,10 +131,10 @@ def solve(
         controller.rtol, controller.atol, controller.norm, layout, engine_y0
     )
     if isinstance(controller, PID):
-        floor = tolerances.floor(engine_y0)
+        floor = least_rtol(engine_y0.dtype)
         if tolerances.unresolved(engine_y0.detach()):
             _warn_unresolved(controller, floor, engine_y0.dtype)
-        # Also where only later states are too large for the tolerance.
+        # Also where y0 is too small to tell: the state may grow.
         tolerances = tolerances.at_least(floor)
     setup = Setup(
         term=term,

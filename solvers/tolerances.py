@@ -57,14 +57,10 @@ class Tolerances:
             return torch.add(atol, size, alpha=rtol) * factor
         return (rtol * size + atol) * factor
 
-    def floor(self, y: Tensor) -> float:
-        """The smallest rtol that the precision of `y` resolves."""
-        return _RESOLVED * torch.finfo(y.dtype).eps
-
     def unresolved(self, y: Tensor) -> bool:
-        """Whether an entry's tolerance is below the rounding of that entry."""
+        """Whether some entry of `y` is to be known better than its precision allows."""
         size = y.abs()
-        return bool((self.scale(size) < self.floor(y) * size).any())
+        return bool((self.scale(size) < least_rtol(size.dtype) * size).any())
 
     def at_least(self, rtol: float) -> Tolerances:
         """With a relative tolerance of at least `rtol`."""
@@ -83,6 +79,11 @@ class Tolerances:
         scaled = value / self.scale(size, root)
         size_of: Tensor = torch.linalg.vector_norm(scaled, dim=-1)
         return size_of
+
+
+def least_rtol(dtype: torch.dtype) -> float:
+    """The smallest relative tolerance that a precision resolves."""
+    return _RESOLVED * torch.finfo(dtype).eps
 
 
 def check_tolerances(rtol: Tolerance, atol: Tolerance) -> None:

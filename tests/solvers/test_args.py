@@ -41,10 +41,9 @@ def test_tensors_in_nested_args(
 
     def field(t: Tensor, y: Tensor, args: dict) -> Tensor:
         out = args["a"] * y.cos() + args["rest"][0] * column(t)
-        if float(t.reshape(-1)[0]) > 0.7:
-            out = (
-                out + args["rest"][1]["late"] * y * (column(t) - 0.7).clamp_min(0) ** 6
-            )
+        if bool((t > 0.7).any()):
+            late = (column(t) - 0.7).clamp_min(0) ** 6
+            out = out + args["rest"][1]["late"] * y * late
         assert args["name"] == "x" and args["rest"][1]["none"] is None
         return out
 

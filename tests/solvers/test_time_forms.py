@@ -73,9 +73,10 @@ def test_ragged_times_are_separate_solves(
     assert sol.ys.shape == (4, 5, 2)
     for i in range(4):
         own = ts[i][given[i]]
-        # Two samples, because a single one takes the loop of Python numbers.
+        # Three samples: a single one takes the loop of Python numbers, and as many as
+        # the state has entries are called twice more, to see how time is read.
         alone = solve(
-            ODETerm(bell), y0[[i, i]], own.expand(2, -1), controller=controller
+            ODETerm(bell), y0[[i] * 3], own.expand(3, -1), controller=controller
         )
         assert torch.equal(sol.ys[i][given[i]], alone.ys[0])
         assert torch.equal(sol.final[i], alone.final[0])
