@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Direct
+from nde.solvers.adjoint import Adjoint, Direct, Recompute
 from nde.solvers.adjoint.captured import captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
@@ -25,7 +25,7 @@ from nde.solvers.stops import engine_times, stops_of
 from nde.solvers.term import BoundSDE, Layout, Term, bind
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
-from nde.solvers.types import Status
+from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event, Watch
 
 
@@ -44,6 +44,7 @@ class Setup:
     dense: bool
     max_steps: int
     throw: bool
+    observer: Observer | None = None
 
     @property
     def fixed(self) -> bool:
@@ -110,6 +111,7 @@ def run(
         ),
         watch=Watch(setup.events, layout, fired) if setup.events else None,
         common=layout.common,
+        observer=setup.observer,
     )
     begun = moving_start(problem, moving[:, 0]) if graph else problem
     outcome = _steps(setup, begun)
@@ -170,7 +172,12 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     adjoint = setup.adjoint
     if isinstance(adjoint, Direct) and plan is not None:
         return adjoint.run(problem, plan, _first_call(problem), ())
-    carry, captured = _watched_start(problem)
+    if isinstance(adjoint, Recompute) and adjoint.parameters is not None:
+        with torch.no_grad():
+            carry = _first_call(problem)
+        captured = tuple(p for p in adjoint.parameters if p.requires_grad)
+    else:
+        carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)

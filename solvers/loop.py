@@ -46,7 +46,7 @@ def run(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """Every row on its own: one attempted step of all rows per iteration."""
     stepper, controller, order = _parts(problem)
-    stops, watch = problem.stops, problem.watch
+    stops, watch, observer = problem.stops, problem.watch, problem.observer
     y = problem.y0.detach()
     carry = tuple(part.detach() for part in carry)
     stages = stepper.workspace(y, graph=False)
@@ -89,11 +89,15 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         dt = h.to(y.dtype).unsqueeze(1)
         t = goal - remaining
         inc = Increment(dt)
+        if observer is not None:
+            observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out)
         accept, h_next, history = controller.adapt(h, error, history, order)
         if controller.bounds:
             accept, h_next, stuck = controller.bound(h, h_next, error, accept)
+        if observer is not None:
+            observer.judge(t, y, h, accept)
         read = None
         if recorder.reads_inside:
             assert out.stages is not None
@@ -156,7 +160,7 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """A single row, with time, step and decisions as Python numbers."""
     stepper, controller, order = _parts(problem)
-    watch = problem.watch
+    watch, observer = problem.watch, problem.observer
     y = problem.y0.detach()
     carry = tuple(part.detach() for part in carry)
     stages = stepper.workspace(y, graph=False)
@@ -195,6 +199,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         last = h_next >= rest
         h = rest if last else min(h_next, 0.5 * rest)
         inc = Increment(h)
+        if observer is not None:
+            observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out).item()
         attempts += 1
@@ -205,6 +211,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
                 finite = math.isfinite(error)
                 status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
                 break
+        if observer is not None:
+            observer.judge(t, y, h, accept)
         if not accept:
             continue
         after = t1 if last else t + h

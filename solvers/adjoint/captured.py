@@ -8,6 +8,7 @@ not come out of the call itself.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,8 +63,8 @@ def captured_tensors(
 ) -> tuple[Tensor, ...]:
     """Tensors requiring grad that `call` uses, other than `known`.
 
-    Parameters of any module among `functions` count even where this call left them
-    out.
+    Parameters of any module among `functions`, also behind `functools.wraps`, count
+    even where this call left them out.
     """
     watch = _Watch(known)
     with torch.enable_grad(), watch:
@@ -71,6 +72,8 @@ def captured_tensors(
     seen = {id(tensor) for tensor in (*watch.found, *known)}
     extra = []
     for function in functions:
+        if callable(function):
+            function = inspect.unwrap(function)
         module = getattr(function, "__self__", function)
         if isinstance(module, nn.Module):
             for parameter in module.parameters():

@@ -24,7 +24,13 @@ class Recompute:
     The forward pass records no graph; the backward pass rebuilds each accepted step
     from its stored state and takes one vector-Jacobian product, last step first. Step
     sizes are constants, as under `Direct`. No double backward: use `Direct` for that.
+
+    Args:
+        parameters: the only tensors besides y0 and ts that get gradients; None finds
+            those that the term uses.
     """
+
+    parameters: tuple[Tensor, ...] | None = None
 
     def run(
         self,
@@ -121,6 +127,9 @@ def _step_vjp(
     y = y.detach().requires_grad_()
     carry = tuple(part.detach().requires_grad_() for part in carry)
     t, inc = replay.plan.step(j, y.dtype)
+    if problem.observer is not None:
+        h = inc.dt if isinstance(inc.dt, float) else replay.plan.h[j]
+        problem.observer.replay(t, y.detach(), h)
     with torch.enable_grad():
         stages = problem.stepper.workspace(y, graph=True)
         begun = replay.plan.begin(problem, j, y, carry)
