@@ -170,7 +170,9 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if not torch.is_grad_enabled():
         return plain(problem, find_steps(problem, plan, _first_call(problem)))
     adjoint = setup.adjoint
-    if isinstance(adjoint, Direct) and plan is not None:
+    known = plan is not None or problem.y0.requires_grad
+    if isinstance(adjoint, Direct) and known:
+        # A graph is recorded, whatever else the term uses.
         return adjoint.run(problem, plan, _first_call(problem), ())
     if isinstance(adjoint, Recompute) and adjoint.parameters is not None:
         with torch.no_grad():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -159,11 +160,25 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 @torch.no_grad()
 def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """A single row, with time, step and decisions as Python numbers."""
+    carry = tuple(part.detach() for part in carry)
+    begun = replace(problem, y0=problem.y0.detach())
+    return _on_host(begun, carry, graph=False)
+
+
+def run_recorded(problem: Problem, carry: tuple[Tensor, ...]) -> Tape | None:
+    """`run` while autograd records, so that the tape's end state, interpolants and
+    estimates carry a graph of the accepted steps; None where `run` does more."""
+    host = problem.rows == 1 and problem.y0.device.type == "cpu"
+    if not host or problem.watch is not None:
+        return None
+    return _on_host(problem, carry, graph=True)
+
+
+def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     stepper, controller, order = _parts(problem)
     watch, observer = problem.watch, problem.observer
-    y = problem.y0.detach()
-    carry = tuple(part.detach() for part in carry)
-    stages = stepper.workspace(y, graph=False)
+    y = problem.y0
+    stages = stepper.workspace(y, graph)
     reads = sorted(problem.reads[problem.interior].tolist())
     segments = _segments(problem)
     t, t1, _ = segments.pop(0)
@@ -180,6 +195,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     stiffness: list[Tensor] = []
     slots: list[int] = []
     polynomials: list[Tensor] = []
+    ratios: list[Tensor] = []
     attempts, met, status, error, fresh = 0, 0, Status.SUCCESS, 0.0, False
     while t < t1 or segments:
         if t >= t1:
@@ -202,7 +218,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         if observer is not None:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
-        error = problem.error_ratio(y, out).item()
+        ratio = problem.error_ratio(y, out)
+        error = ratio.item()
         attempts += 1
         accept, h_next, history = controller.adapt_host(h, error, history, order)
         if controller.bounds:
@@ -224,9 +241,11 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             polynomials.append(problem.polynomials(y, out.stages.all()))
         times.append((t, h, error, fresh))
         stiffness.append(problem.stiffness(y, out))
+        if graph:
+            ratios.append(ratio)
         if problem.keep:
-            states.append(y)
-            carries.append(carry)
+            states.append(y.detach())
+            carries.append(tuple(part.detach() for part in carry))
         if watch is not None:
             assert sign is not None and held is not None
             start, length = problem.t0.new_tensor([t]), problem.t0.new_tensor([h])
@@ -249,7 +268,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         t=table[:, 0],
         h=table[:, 1],
         fresh=again if problem.stops is not None else None,
-        error=table[:, 2].to(y.dtype),
+        error=torch.cat(ratios) if ratios else table[:, 2].to(y.dtype),
         stiffness=torch.cat(stiffness) if stiffness else y.new_zeros(0),
         y=torch.cat(states) if states else y[:0],
         carry=tuple(torch.cat(part) for part in zip(*carries, strict=True)),
@@ -271,6 +290,7 @@ def _parts(problem: Problem) -> tuple[Stepper, PID, int]:
     return stepper, controller, stepper.error_order
 
 
+@torch.no_grad()
 def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tensor:
     controller = problem.controller
     assert isinstance(controller, PID)

@@ -7,7 +7,7 @@ keeps its interpolant, because something is read inside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,17 @@ class Tape:
         rows = self.accepted.shape[0]
         flat = values.new_zeros(self.steps * rows).scatter(0, self._cell, values)
         return flat.view(self.steps, rows)
+
+    def detached(self) -> Tape:
+        """The same without a graph."""
+        return replace(
+            self,
+            error=self.error.detach(),
+            stiffness=self.stiffness.detach(),
+            polynomials=self.polynomials.detach(),
+            y_end=self.y_end.detach(),
+            carry_end=tuple(part.detach() for part in self.carry_end),
+        )
 
     def states(self, step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """State and carry of every row at the start of a step; ended rows rest."""

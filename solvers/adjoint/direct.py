@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nde.solvers.adjoint.forward import evaluations, fill, find_steps
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.loop import run_recorded
 from nde.solvers.march import fixed_tape, march
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, replay_of
@@ -17,8 +18,9 @@ from nde.solvers.schedule import Schedule, replay_of
 class Direct:
     """Gradients by automatic differentiation of the steps taken.
 
-    Adaptive steps are found first and then replayed with a graph, so that a rejected
-    step never enters it. Memory grows with steps times stages; supports double
+    Where the host decides, a graph is recorded while the steps are found, and that of
+    a rejected one dropped. Else adaptive steps are found first and then replayed with
+    a graph. Memory grows with steps times stages; supports double
     backward.
     """
 
@@ -30,6 +32,16 @@ class Direct:
         captured: tuple[Tensor, ...],
     ) -> Outcome:
         """Solve with gradients."""
+        recorded = run_recorded(problem, carry) if plan is None else None
+        if recorded is not None:
+            return Outcome(
+                tape=recorded.detached(),
+                y_end=recorded.y_end,
+                polynomials=recorded.polynomials,
+                error=recorded.grid(recorded.error),
+                stiffness=recorded.grid(recorded.stiffness),
+                evaluations=evaluations(problem, recorded),
+            )
         if plan is None:
             tape = find_steps(problem, plan, carry)
             result = march(problem, replay_of(tape), carry, tape.slot_rows)
