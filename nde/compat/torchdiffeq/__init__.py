@@ -21,6 +21,7 @@ import changed. They differ where this is better:
   tolerances, method and norm have no effect. Tensors outside `adjoint_params` get
   none. `callback_step_adjoint` and `callback_accept_step_adjoint` hear of each step
   repeated, by start, state and length. `scipy_solver` has no gradient here either.
+- Gradients to `t` are those of the solution, under fixed steps too, not of the grid.
 - Fixed steps raise where the state stops being finite, and refuse a grid of more than
   ten million steps.
 - An event is looked for over ever longer intervals until the steps are used up, or time

@@ -204,6 +204,8 @@ def prepare(
             f"{len(t)}."
         )
     packing = packing_of(y0, direct=event_fn is None)
+    if not (packing.dtype.is_floating_point or packing.dtype.is_complex):
+        raise TypeError(f"y0 must be floating or complex, got {packing.dtype}")
     name, chosen = checked(method, options)
     if event_fn is not None and name == SCIPY:
         raise ValueError("scipy_solver does not look for events")

@@ -98,13 +98,13 @@ def until_event(job: Job, adjoint: Direct | Recompute) -> tuple[Tensor, State]:
         last = float(stats.step[-2:].max())
         if left <= 0:
             break
-    raise _absent(job, float(begin))
+    raise _absent(job, float(begin.detach()))
 
 
 def _adaptive_legs(job: Job) -> Iterator[tuple[float, PID]]:
     """Lengths of the intervals to search one after another, and how to step."""
     controller = job.controller()
-    length = max(1.0, abs(float(job.t[0])))
+    length = max(1.0, abs(float(job.t[0].detach())))
     for _ in range(_INTERVALS):
         yield length, controller
         length *= _GROWTH
