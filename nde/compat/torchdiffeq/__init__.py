@@ -14,7 +14,7 @@ import changed. They differ where this is better:
   the grid as it lies, and evaluate after correcting once. `max_order` and `max_iters`
   are accepted and have no effect. `tsit5` exists, and is of order 5.
 - `max_num_steps` counts steps attempted over the whole solve, and is a million where
-  it is not given. `dtype` is accepted; time is float64.
+  it is not given, and 100,000 until an event. `dtype` is accepted; time is float64.
 - float32 resolves relative errors of 5e-7: a smaller `rtol` is taken as that, silently.
 - `odeint_adjoint` solves no equation backward. It repeats the steps of the solve, last
   one first, and gives the exact gradient of what was computed; the adjoint's

@@ -35,8 +35,9 @@ FIXED: Mapping[str, str] = {
 SCIPY = "scipy_solver"
 METHODS = (*ADAPTIVE, *FIXED, SCIPY)
 
-# Attempted steps of a solve that gives no limit.
+# Attempted steps of a solve that gives no limit, and until an event.
 MAX_STEPS = 1_000_000
+MAX_EVENT_STEPS = 100_000
 # Steps of a fixed grid, and until an event on one.
 MAX_GRID = 10_000_000
 MAX_EVENT_GRID = 20_000

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from nde.compat.torchdiffeq.failure import InvalidInput, SolveFailed
-from nde.compat.torchdiffeq.options import FIXED, MAX_EVENT_GRID, step_size_of
+from nde.compat.torchdiffeq.options import (
+    FIXED,
+    MAX_EVENT_GRID,
+    MAX_EVENT_STEPS,
+    step_size_of,
+)
 from nde.compat.torchdiffeq.packing import State
 from nde.solvers import (
     PID,
@@ -36,9 +41,10 @@ class Nearest:
     def __init__(self, event_fn: Any, t0: Tensor, y0: State) -> None:
         self._event_fn = event_fn
         with torch.no_grad():
-            self._signs = torch.sign(torch.as_tensor(event_fn(t0, y0)))
-        if not bool(torch.isfinite(self._signs).all()):
-            raise InvalidInput("event_fn is not finite where the solve begins")
+            values = torch.as_tensor(event_fn(t0, y0))
+        if bool(torch.isnan(values).any()):
+            raise InvalidInput("event_fn is NaN where the solve begins")
+        self._signs = torch.sign(values)
 
     @property
     def begins_at_zero(self) -> bool:
@@ -68,7 +74,9 @@ def until_event(job: Job, adjoint: Direct | Recompute) -> tuple[Tensor, State]:
     fixed = job.method in FIXED
     legs = _fixed_legs(job) if fixed else _adaptive_legs(job)
     begin, y = job.t[:1].double(), job.y0
-    left = MAX_EVENT_GRID if fixed else job.max_steps
+    left = MAX_EVENT_GRID
+    if not fixed:
+        left = int(job.options.get("max_num_steps", MAX_EVENT_STEPS))
     last: float | None = None
     for length, controller in legs:
         if isinstance(controller, PID) and last is not None:
