@@ -16,6 +16,7 @@ from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.controller import PID, Controller, StepTo
 from nde.solvers.locate import cut_at_events
+from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.problem import Problem
 from nde.solvers.salvage import cut_short, failed, last_good_steps, reached
@@ -171,7 +172,7 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         return plain(problem, find_steps(problem, plan, _first_call(problem)))
     adjoint = setup.adjoint
     known = plan is not None or problem.y0.requires_grad
-    if isinstance(adjoint, Direct) and known:
+    if isinstance(adjoint, Direct) and (known or can_record(problem)):
         # A graph is recorded, whatever else the term uses.
         return adjoint.run(problem, plan, _first_call(problem), ())
     if isinstance(adjoint, Recompute) and adjoint.parameters is not None:

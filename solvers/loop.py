@@ -165,12 +165,15 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     return _on_host(begun, carry, graph=False)
 
 
-def run_recorded(problem: Problem, carry: tuple[Tensor, ...]) -> Tape | None:
-    """`run` while autograd records, so that the tape's end state, interpolants and
-    estimates carry a graph of the accepted steps; None where `run` does more."""
+def can_record(problem: Problem) -> bool:
+    """Whether steps can be found while autograd records them."""
     host = problem.rows == 1 and problem.y0.device.type == "cpu"
-    if not host or problem.watch is not None:
-        return None
+    return host and problem.watch is None
+
+
+def run_recorded(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
+    """`run` while autograd records: the tape's end state, interpolants and estimates
+    carry a graph of the accepted steps. For problems that `can_record` admits."""
     return _on_host(problem, carry, graph=True)
 
 

@@ -112,5 +112,7 @@ class Problem:
     ) -> Tensor:
         """`polynomials` of some rows of one step; `stages` its workspace."""
         self.stepper.extend(self.term, t, y, inc, stages)
-        k = None if out.stages is None else out.stages.all()[:, rows]
-        return self.polynomials(y[rows], k)
+        k = None if out.stages is None else out.stages.all()
+        if rows.numel() == self.rows:
+            return self.polynomials(y, k)
+        return self.polynomials(y[rows], None if k is None else k[:, rows])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nde.solvers.adjoint.forward import evaluations, fill, find_steps
 from nde.solvers.adjoint.outcome import Outcome
-from nde.solvers.loop import run_recorded
+from nde.solvers.loop import can_record, run_recorded
 from nde.solvers.march import fixed_tape, march
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, replay_of
@@ -32,8 +32,8 @@ class Direct:
         captured: tuple[Tensor, ...],
     ) -> Outcome:
         """Solve with gradients."""
-        recorded = run_recorded(problem, carry) if plan is None else None
-        if recorded is not None:
+        if plan is None and can_record(problem):
+            recorded = run_recorded(problem, carry)
             return Outcome(
                 tape=recorded.detached(),
                 y_end=recorded.y_end,
