@@ -140,6 +140,19 @@ def test_a_parameter_that_the_first_call_leaves_out(function: str) -> None:
     assert close(field.rate.grad, -0.5 * end.detach().sum(), 1e-5)
 
 
+def test_a_closure_over_what_the_first_call_leaves_out() -> None:
+    rate = times(1.0).requires_grad_()
+    end = compat.odeint(
+        lambda t, y: -y if t < 0.5 else -rate * y,
+        times(1.0),
+        times(0.0, 1.0),
+        options={"jump_t": times(0.5)},
+    )[-1]
+    end.sum().backward()
+    assert rate.grad is not None
+    assert close(rate.grad, -0.5 * end.detach(), 1e-5)
+
+
 def test_only_adjoint_params_get_gradients() -> None:
     field = Field()
     other = times(0.3).requires_grad_()

@@ -6,7 +6,8 @@ import changed. They differ where this is better:
 
 - The last time is a step's end, not read off an interpolant that passes it; times
   between are read from the method's own interpolant. Steps are controlled by the
-  method's usual gains.
+  method's usual gains, and those of `dopri5` judged by Dormand and Prince's own
+  embedded solution.
 - `adaptive_heun` and `fehlberg2` take every step from the derivative at its start,
   which costs one evaluation more per step; there they take a later stage of the step
   before, which is a derivative elsewhere.

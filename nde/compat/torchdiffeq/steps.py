@@ -11,8 +11,10 @@ from torch import Tensor
 
 from nde.compat.torchdiffeq.packing import Packing
 from nde.solvers.arithmetic import clock, later
+from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
+from nde.solvers.tableau import ButcherTableau, on_device
 from nde.solvers.term import Bound
 from nde.solvers.types import Increment, Step, StepOut
 
@@ -62,6 +64,8 @@ class OnGrid:
         pass
 
     def workspace(self, y: Tensor, graph: bool) -> Stages | None:
+        if isinstance(self.inner, ExplicitRungeKutta):
+            return None
         return self.inner.workspace(y, graph)
 
     def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -79,8 +83,30 @@ class OnGrid:
         if self.perturb:
             ends = clock(t, y), clock(later(t, inc.dt), y)
             term = cast(Bound, _Nudged(term, *ends))
+        if isinstance(self.inner, ExplicitRungeKutta) and isinstance(inc.dt, float):
+            y1 = _step(term, t, y, inc.dt, self.inner.tableau)
+            return StepOut(y1, None, None, (), None)
         out = self.inner.step(term, t, y, inc, carry, stages)
         return StepOut(out.y1, None, None, out.carry, None)
+
+
+def _step(term: Bound, t: Step, y: Tensor, h: float, tableau: ButcherTableau) -> Tensor:
+    """One step. Each derivative is added where it counts as soon as it is known.
+
+    With few stages and a graph that is shorter than weighing all of them at once.
+    """
+    nodes = on_device(tableau, y.device, y.dtype).c_state
+    moments = torch.mul(nodes, h).add_(t).unbind(0)
+    inputs, end = [y] * tableau.stages, y
+    for i, moment in enumerate(moments):
+        k = term.f(moment, inputs[i])
+        for j in range(i + 1, tableau.stages):
+            weight = tableau.a[j - 1][i]
+            if weight:
+                inputs[j] = torch.add(inputs[j], k, alpha=h * weight)
+        if tableau.b[i]:
+            end = torch.add(end, k, alpha=h * tableau.b[i])
+    return end
 
 
 class _Nudged:
