@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Direct
+from nde.solvers.adjoint import Adjoint, Direct, Recompute
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
@@ -15,6 +15,7 @@ from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
 from nde.solvers.locate import Cut, cut_at_events, evaluations
+from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.problem import Problem
 from nde.solvers.salvage import cut_short, failed, last_good_steps, reached
@@ -25,7 +26,7 @@ from nde.solvers.tape import Tape
 from nde.solvers.term import BoundSDE, Layout, Term, bind
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
-from nde.solvers.types import Status
+from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event, Watch
 
 
@@ -44,6 +45,7 @@ class Setup:
     dense: bool
     max_steps: int
     throw: bool
+    observer: Observer | None = None
 
     @property
     def fixed(self) -> bool:
@@ -111,6 +113,7 @@ def run(
         ),
         watch=Watch(setup.events, layout, margin) if setup.events else None,
         common=layout.common,
+        observer=setup.observer,
     )
     # A grid that is refused is so before the field is called.
     plan = _plan(setup, problem) if setup.fixed else None
@@ -190,9 +193,17 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if not torch.is_grad_enabled():
         return plain(problem, find_steps(problem, plan, start(problem)))
     adjoint = setup.adjoint
-    if isinstance(adjoint, Direct) and plan is not None:
+    known = plan is not None or problem.y0.requires_grad
+    if isinstance(adjoint, Direct) and (known or can_record(problem)):
+        # A graph is recorded, whatever else the term uses.
         return adjoint.run(problem, plan, start(problem), Captured())
-    carry, captured = _watched_start(problem)
+    if isinstance(adjoint, Recompute) and adjoint.parameters is not None:
+        with torch.no_grad():
+            carry = start(problem)
+        named = tuple(p for p in adjoint.parameters if p.requires_grad)
+        captured = Captured(named, chosen=True)
+    else:
+        carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured.tensors):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def run(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """Every row on its own: one attempted step of all rows per iteration."""
     stepper, controller, order = _parts(problem)
-    stops, watch = problem.stops, problem.watch
+    stops, watch, observer = problem.stops, problem.watch, problem.observer
     y = problem.y0.detach()
     carry = tuple(part.detach() for part in carry)
     stages = stepper.workspace(y, graph=False)
@@ -96,6 +97,8 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             # The sum would round a stop away.
             t = torch.where(remaining < whole, t, begin)
         inc = Increment(dt)
+        if observer is not None:
+            observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         error = problem.error_ratio(y, out)
         proposed = h_next
@@ -106,6 +109,8 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             # A step cut short by a stop says nothing against longer ones after it.
             longer = torch.maximum(h_next, proposed)
             h_next = torch.where(accept & (h < proposed), longer, h_next)
+        if observer is not None:
+            observer.judge(t, y, h, accept)
         read = None
         if recorder.reads_inside:
             assert out.stages is not None
@@ -167,11 +172,28 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 @torch.no_grad()
 def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """A single row, with time, step and decisions as Python numbers."""
-    stepper, controller, order = _parts(problem)
-    watch = problem.watch
-    y = problem.y0.detach()
     carry = tuple(part.detach() for part in carry)
-    stages = stepper.workspace(y, graph=False)
+    begun = replace(problem, y0=problem.y0.detach())
+    return _on_host(begun, carry, graph=False)
+
+
+def can_record(problem: Problem) -> bool:
+    """Whether steps can be found while autograd records them."""
+    host = problem.rows == 1 and problem.y0.device.type == "cpu"
+    return host and problem.watch is None
+
+
+def run_recorded(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
+    """`run` while autograd records: the tape's end state, interpolants and estimates
+    carry a graph of the accepted steps. For problems that `can_record` admits."""
+    return _on_host(problem, carry, graph=True)
+
+
+def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
+    stepper, controller, order = _parts(problem)
+    watch, observer = problem.watch, problem.observer
+    y = problem.y0
+    stages = stepper.workspace(y, graph)
     reads = sorted(problem.reads[problem.interior].tolist())
     segments = _segments(problem)
     stopped = len(segments) > 1
@@ -192,6 +214,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     stiffness: list[Tensor] = []
     slots: list[int] = []
     polynomials: list[Tensor] = []
+    ratios: list[Tensor] = []
     attempts, met, status, error = 0, 0, Status.SUCCESS, 0.0
     while t < t1 or segments:
         if t >= t1:
@@ -211,8 +234,11 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         last = h_next >= rest
         h = rest if last else min(h_next, 0.5 * rest)
         inc = Increment(h)
+        if observer is not None:
+            observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
-        error = problem.error_ratio(y, out).item()
+        ratio = problem.error_ratio(y, out)
+        error = ratio.item()
         attempts += 1
         proposed = h_next
         accept, h_next, history = controller.adapt_host(h, error, history, order)
@@ -222,6 +248,8 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
                 finite = math.isfinite(error)
                 status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
                 break
+        if observer is not None:
+            observer.judge(t, y, h, accept)
         if not accept:
             continue
         if stopped and h < proposed:
@@ -236,9 +264,11 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             polynomials.append(problem.polynomials(y, out.stages.all()))
         times.append((t, h, error, fresh))
         stiffness.append(problem.stiffness(y, out))
+        if graph:
+            ratios.append(ratio)
         if problem.keep:
-            states.append(y)
-            carries.append(carry)
+            states.append(y.detach())
+            carries.append(tuple(part.detach() for part in carry))
         if watch is not None:
             assert sign is not None and held is not None
             start, length = problem.t0.new_tensor([t]), problem.t0.new_tensor([h])
@@ -249,7 +279,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             if bool(seen):
                 status = Status.EVENT
         t, y, fresh = after, out.y1, False
-        carry = tuple(part.clone() for part in out.carry)
+        carry = out.carry if graph else tuple(part.clone() for part in out.carry)
         if status == Status.EVENT:
             break
     accepted = len(times)
@@ -262,7 +292,7 @@ def run_host(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         t=table[:, 0],
         h=table[:, 1],
         fresh=again if problem.stops is not None else None,
-        error=table[:, 2].to(y.dtype),
+        error=torch.cat(ratios) if ratios else table[:, 2].to(y.dtype),
         stiffness=torch.cat(stiffness) if stiffness else y.new_zeros(0),
         y=torch.cat(states) if states else y[:0],
         carry=tuple(torch.cat(part) for part in zip(*carries, strict=True)),
@@ -284,6 +314,7 @@ def _parts(problem: Problem) -> tuple[Stepper, PID, int]:
     return stepper, controller, stepper.error_order
 
 
+@torch.no_grad()
 def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tensor:
     controller = problem.controller
     assert isinstance(controller, PID)

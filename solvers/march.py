@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nde.solvers.controller import PID
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.stages import Stages
@@ -37,6 +38,8 @@ def march(
     """Take the steps of a plan, recording a graph where gradients are on."""
     graph = torch.is_grad_enabled()
     y = problem.y0
+    # Adaptive steps were observed when they were found.
+    observer = None if isinstance(problem.controller, PID) else problem.observer
     stages: Stages | None = None
     if not graph:
         stages = problem.stepper.workspace(y, graph)
@@ -71,6 +74,9 @@ def march(
             shown, shown_carry = y, tuple(part.clone() for part in carry)
         else:
             shown, shown_carry = y, carry
+        if observer is not None:
+            h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
+            observer.attempt(t, y, h)
         out = problem.stepper.step(problem.term, t, shown, inc, shown_carry, stages)
         if out.error is not None:
             error.append(problem.error_ratio(shown, out))

@@ -13,7 +13,7 @@ from nde.solvers.stepper import Stepper
 from nde.solvers.stops import Stops
 from nde.solvers.term import Bound
 from nde.solvers.tolerances import Tolerances
-from nde.solvers.types import Increment, Step, StepOut
+from nde.solvers.types import Increment, Observer, Step, StepOut
 from nde.solvers.watch import Watch
 
 
@@ -27,7 +27,7 @@ class Problem:
     `keep` keeps the states of accepted steps, which any replay needs. `stops` are times
     inside to land on, `grid (rows, k)` those of `StepTo`, `watch` the events. `common`
     if all rows take the same steps, known beforehand: then the field sees one time for
-    all.
+    all. `observer` is told of the steps.
     """
 
     term: Bound
@@ -45,6 +45,7 @@ class Problem:
     grid: Tensor | None = None
     watch: Watch | None = None
     common: bool = False
+    observer: Observer | None = None
 
     @property
     def rows(self) -> int:
@@ -111,5 +112,7 @@ class Problem:
     ) -> Tensor:
         """`polynomials` of some rows of one step; `stages` its workspace."""
         self.stepper.extend(self.term, t, y, inc, stages)
-        k = None if out.stages is None else out.stages.all()[:, rows]
-        return self.polynomials(y[rows], k)
+        k = None if out.stages is None else out.stages.all()
+        if rows.numel() == self.rows:
+            return self.polynomials(y, k)
+        return self.polynomials(y[rows], None if k is None else k[:, rows])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
 from nde.solvers.times import UserTimes, read_times, user_times
 from nde.solvers.tolerances import fit_tolerances, least_rtol
-from nde.solvers.types import Status
+from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event
 
 # The field should see at least so many different times.
@@ -41,7 +41,7 @@ def solve(
     y0: State,
     ts: Tensor,
     *,
-    method: str = "tsit5",
+    method: str | Stepper = "tsit5",
     controller: Controller | None = None,
     adjoint: Adjoint | None = None,
     batch: Literal["per_sample", "shared"] = "per_sample",
@@ -54,6 +54,7 @@ def solve(
     dense: bool = False,
     max_steps: int = 4096,
     throw: bool = True,
+    observer: Observer | None = None,
 ) -> Solution:
     """Solve an ODE or SDE for every sample of a batch.
 
@@ -65,7 +66,7 @@ def solve(
             (ODE) decreasing. The first is where y0 holds, the last where the sample
             ends. In `(batch, T)` NaN marks places without a time; there the solution
             repeats the one before. May require grad (ODE).
-        method: a name from `ODE_METHODS` or `SDE_METHODS`.
+        method: a name from `ODE_METHODS` or `SDE_METHODS`, or for an ODE a `Stepper`.
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
             `StepTo(times)`; SDEs and methods without an error estimate need one of the
             latter.
@@ -86,6 +87,7 @@ def solve(
             event, and from one to the next).
         throw: raise on failure; else failed samples end early with their `status`,
             and what they did not reach is NaN.
+        observer: is told of every step.
 
     Returns:
         `Solution`.
@@ -148,6 +150,7 @@ def solve(
         dense=dense,
         max_steps=max_steps,
         throw=throw,
+        observer=observer,
     )
     reads = times.engine(layout, engine_y0)
     _warn_coarse_time(reads.detach(), engine_y0.dtype)
@@ -235,7 +238,11 @@ def _stepper(
     if isinstance(term, ODETerm):
         if noise is not None:
             raise ValueError("noise is for an SDETerm; an ODETerm has none")
-        stepper = method_named(method, ODE_METHODS, "an ODETerm")
+        stepper = (
+            cast(Stepper, method)
+            if hasattr(method, "step")
+            else method_named(method, ODE_METHODS, "an ODETerm")
+        )
         if isinstance(controller, PID) and stepper.error_order is None:
             adaptive = [
                 name for name, m in ODE_METHODS.items() if m.error_order is not None

@@ -7,7 +7,7 @@ keeps its interpolant, because something is read inside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,6 +100,17 @@ class Tape:
         other = self.index[0][(self.accepted > 0).long().argmax()]
         rest = torch.where(self.accepted > 0, last, other)
         return torch.where(self.valid, self.index, rest)
+
+    def detached(self) -> Tape:
+        """The same without a graph."""
+        return replace(
+            self,
+            error=self.error.detach(),
+            stiffness=self.stiffness.detach(),
+            polynomials=self.polynomials.detach(),
+            y_end=self.y_end.detach(),
+            carry_end=tuple(part.detach() for part in self.carry_end),
+        )
 
     def states(self, step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """State and carry that every row shows the field in a step."""

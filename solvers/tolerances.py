@@ -30,12 +30,15 @@ _RESOLVED = 4.0
 class Tolerances:
     """Tolerances in engine layout: numbers, or tensors that broadcast to the state.
 
-    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS.
+    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS. `pairs`
+    if entries are real and imaginary parts, which share the size of their number: one
+    of them may be zero where it is not small.
     """
 
     rtol: float | Tensor
     atol: float | Tensor
     norm: Callable[[Tensor], Tensor] | None = None
+    pairs: bool = False
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """Norm of error / (atol + rtol max(|y0|, |y1|)) per row: `(rows,)`.
@@ -51,6 +54,9 @@ class Tolerances:
     def scale(self, size: Tensor, factor: float = 1.0) -> Tensor:
         """factor (atol + rtol size)."""
         atol, rtol = self.atol, self.rtol
+        if self.pairs:
+            parts = size.view(*size.shape[:-1], -1, 2)
+            size = torch.linalg.vector_norm(parts, dim=-1).repeat_interleave(2, -1)
         if isinstance(atol, float) and isinstance(rtol, float):
             return torch.add(constant(factor * atol, size), size, alpha=factor * rtol)
         if isinstance(rtol, float):
@@ -127,6 +133,7 @@ def fit_tolerances(
             else max(absolute, least)
         ),
         norm=None if norm is None else _engine_norm(norm, layout),
+        pairs=all(leaf.dtype.is_complex for leaf in layout.structure.leaves),
     )
 
 

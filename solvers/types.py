@@ -82,6 +82,22 @@ class StepOut:
     error_coarse: Tensor | None = None
 
 
+class Observer(Protocol):
+    """Is told of every step of a solve, in engine layout, while the steps are found.
+
+    `t` and `h` are numbers where the host knows them, else `(rows,)`; `y (rows, dim)`.
+    """
+
+    def attempt(self, t: Step, y: Tensor, h: Step) -> None:
+        """Before a step from `y` at `t` of length `h`."""
+
+    def judge(self, t: Step, y: Tensor, h: Step, accept: bool | Tensor) -> None:
+        """After an adaptive step: whether it was accepted, for all rows or per row."""
+
+    def replay(self, t: Step, y: Tensor, h: Step) -> None:
+        """Before a backward pass repeats a step."""
+
+
 class SolveError(RuntimeError):
     """A solve that could not reach the end of its interval.
 

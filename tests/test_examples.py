@@ -55,6 +55,14 @@ def test_solver_benchmark() -> None:
     assert all(float(row.split("|")[-2]) > 0 for row in rows)
 
 
+def test_compat_benchmark() -> None:
+    pytest.importorskip("torchdiffeq")
+    out = run("benchmarks/compat_torchdiffeq.py", "--rounds", "1")
+    rows = [line for line in out.splitlines() if " | odeint" in line]
+    assert len(rows) == 8
+    assert all(float(row.split("|")[-2]) > 0 for row in rows)
+
+
 @pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.glob("*.py")))
 def test_examples_stay_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) <= 120

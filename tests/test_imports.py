@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "nde": set(),
     "nde.solvers": set(),
     "nde.regularizers": {"nde.solvers"},
+    "nde.compat": {"nde.solvers"},
     "nde.layers": {"nde.solvers", "nde.regularizers"},
     "nde.models": {"nde.layers", "nde.solvers", "nde.regularizers"},
     "nde.data": set(),
@@ -125,6 +126,8 @@ def test_third_parties(name: str) -> None:
         allowed = CORE | {"polars"}
     elif home == "nde.solvers":
         allowed = STANDARD | {"torch"}
+    elif home == "nde.compat":
+        allowed = STANDARD | {"torch", "scipy"}
     outside = {t.split(".")[0] for t in imports(name)} - {"nde"}
     assert outside <= allowed, name
 
@@ -170,7 +173,8 @@ def loaded(statement: str) -> set[str]:
 
 def test_the_core_loads_what_torch_and_numpy_load_and_nothing_else() -> None:
     ours = loaded(
-        "import nde, nde.solvers, nde.regularizers, nde.layers, nde.models, nde.data"
+        "import nde, nde.solvers, nde.regularizers, nde.layers, nde.models, nde.data, "
+        "nde.compat.torchdiffeq"
     )
     # numpy.random is a part of numpy that numpy itself loads on first use.
     theirs = loaded("import torch, numpy.random")

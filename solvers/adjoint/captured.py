@@ -68,11 +68,13 @@ class Captured:
     """The tensors of outside that a term uses, all requiring grad.
 
     `entangled` if some were computed from others, so that a derivative with respect to
-    these would run through the graph between them, and count twice.
+    these would run through the graph between them, and count twice. `chosen` if they
+    were named rather than found: others are to get no gradient.
     """
 
     tensors: tuple[Tensor, ...] = ()
     entangled: bool = False
+    chosen: bool = False
 
     def replay(self) -> tuple[AbstractContextManager[object], tuple[Tensor, ...]]:
         """A context to call the term in, and what to differentiate with respect to."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import evaluations, fill, find_steps
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.loop import can_record, run_recorded
 from nde.solvers.march import fixed_tape, march
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, replay_of
@@ -18,9 +19,9 @@ from nde.solvers.schedule import Schedule, replay_of
 class Direct:
     """Gradients by automatic differentiation of the steps taken.
 
-    Adaptive steps are found first and then replayed with a graph, so that a rejected
-    step never enters it. Memory grows with steps times stages; supports double
-    backward.
+    Where the host decides, a graph is recorded while the steps are found, and that of
+    a rejected one dropped. Else adaptive steps are found first and then replayed with
+    a graph. Memory grows with steps times stages; supports double backward.
     """
 
     def run(
@@ -31,6 +32,18 @@ class Direct:
         captured: Captured,
     ) -> Outcome:
         """Solve with gradients."""
+        if plan is None and can_record(problem):
+            recorded = run_recorded(problem, carry)
+            return Outcome(
+                tape=recorded.detached(),
+                y_end=recorded.y_end,
+                polynomials=recorded.polynomials,
+                evaluations=evaluations(problem, recorded),
+                graph=(
+                    recorded.grid(recorded.error),
+                    recorded.grid(recorded.stiffness),
+                ),
+            )
         if plan is None:
             tape = find_steps(problem, plan, carry)
             result = march(problem, replay_of(tape), carry, tape.slot_rows)

@@ -31,7 +31,12 @@ class Recompute:
     functions use in their first call or hold on to: in closures, defaults, attributes,
     containers, modules, and the globals they name. A tensor from elsewhere that only a
     later call uses is refused where it is noticed.
+    Args:
+        parameters: the only tensors besides y0 and ts that get gradients; None finds
+            those that the term uses.
     """
+
+    parameters: tuple[Tensor, ...] | None = None
 
     def run(
         self,
@@ -93,7 +98,8 @@ class _Recompute(torch.autograd.Function):
         last = tape.slots.numel()
         steps = replay.plan.steps
         # Looking costs as much as the step: at both ends and in the middle it will do.
-        looks = {0, steps // 2, steps - 1}
+        chosen = replay.captured.chosen
+        looks = set() if chosen else {0, steps // 2, steps - 1}
         for j in range(steps - 1, -1, -1):
             first = last - tape.slot_rows[j].numel()
             extra = (
@@ -161,6 +167,9 @@ def _step_vjp(
     carry = tuple(part.detach().requires_grad_() for part in carry)
     t, inc = replay.plan.step(j, y.dtype)
     context, captured = replay.captured.replay()
+    if problem.observer is not None:
+        h = inc.dt if isinstance(inc.dt, float) else replay.plan.h[j]
+        problem.observer.replay(t, y.detach(), h)
     with torch.enable_grad(), context:
         stages = problem.stepper.workspace(y, graph=True)
         begun = replay.plan.begin(problem, j, y, carry)
