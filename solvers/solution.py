@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Literal
 
@@ -53,7 +53,7 @@ class Solution:
     status: Tensor
     stats: Stats
     events: Occurrences | None
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] = field(repr=False)
 
     @property
     def record(self) -> Run:

@@ -57,11 +57,13 @@ class Tolerances:
         if self.pairs:
             parts = size.view(*size.shape[:-1], -1, 2)
             size = torch.linalg.vector_norm(parts, dim=-1).repeat_interleave(2, -1)
-        if isinstance(atol, float) and isinstance(rtol, float):
-            return torch.add(constant(factor * atol, size), size, alpha=factor * rtol)
+        if isinstance(atol, float):
+            atol = constant(factor * atol, size)
+        else:
+            atol = factor * atol
         if isinstance(rtol, float):
-            return torch.add(atol, size, alpha=rtol) * factor
-        return (rtol * size + atol) * factor
+            return torch.add(atol, size, alpha=factor * rtol)
+        return torch.addcmul(atol, factor * rtol, size)
 
     def unresolved(self, y: Tensor) -> bool:
         """Whether some entry of `y` is to be known better than its precision allows."""

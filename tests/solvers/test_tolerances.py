@@ -241,10 +241,11 @@ def test_gains_of_each_method() -> None:
         p, i, d = method.gains
         assert 0.0 < p + i + d <= 1.0 + 1e-12 and i > 0.0, name
     p, i, d = ODE_METHODS["dopri5"].gains
-    assert PID().with_gains((p, i, d)) == PID(pcoeff=p, icoeff=i, dcoeff=d)
-    assert PID(icoeff=1.0).with_gains((9.0, 9.0, 9.0)) == PID(
-        pcoeff=0.0, icoeff=1.0, dcoeff=0.0
-    )
+    # Hairer's DOPRI5: exponents 0.2 - 0.75 beta and beta = 0.04, times the order 5.
+    assert (p, i, d) == pytest.approx((0.2, 0.65, 0.0))
+    asked = PID(classical=True).for_method((p, i, d))
+    assert (asked.pcoeff, asked.icoeff, asked.dcoeff) == (p, i, d)
+    assert PID(pcoeff=0.4, icoeff=0.3).for_method((p, i, d)).pcoeff == 0.4
 
 
 @pytest.mark.parametrize("gains", [(0.0, 1.0, 0.0), (0.4, 0.3, 0.0), (0.3, 0.3, 0.05)])
