@@ -110,10 +110,14 @@ def read(
     at_start = times <= t0
     at_end = (times >= t1) & whole
     sources = [problem.y0.reshape(owners, dim), y_end.reshape(owners, dim)]
+    if not polynomials.shape[0]:
+        begin, end = (source.unsqueeze(1) for source in sources)
+        value = torch.where(at_start.unsqueeze(2), begin, end)
+        return torch.where((at_start | at_end).unsqueeze(2), value, torch.nan)
     sources.append(problem.y0.new_full((1, dim), torch.nan))
     owner = torch.arange(owners, device=times.device).unsqueeze(1).expand(owners, k)
     where = torch.full_like(owner, 2 * owners)
-    if polynomials.shape[0] and not bool((at_start | at_end).all()):
+    if not bool((at_start | at_end).all()):
         found, picked, h, theta = pick(problem, tape, times, polynomials)
         sources.append(evaluate(picked, h, theta).to(y_end.dtype))
         first = 2 * owners + 1

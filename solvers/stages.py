@@ -70,9 +70,11 @@ class StageBuffer:
         self._buffer = padded[:, :size].view(stages, *y.shape)
         self._rows = self._buffer.unbind(0)
         # Contracting over the stage axis as a transposed matrix-vector product reads
-        # each stage contiguously.
-        self._blocks = [padded[:i].t() for i in range(stages + 1)]
-        self._prefix = [padded[:i, :size].t() for i in range(stages + 1)]
+        # each stage contiguously. Views are made when first asked for: a short solve
+        # would feel each one.
+        self._padded = padded
+        self._blocks: dict[int, Tensor] = {}
+        self._prefix: dict[int, Tensor] = {}
         self._count = 0
         self._base = y
         self._base_flat = y.view(-1)
@@ -119,13 +121,19 @@ class StageBuffer:
             # All stages of a step start from the same y.
             if y is not self._base:
                 self._base, self._base_flat = y, y.view(-1)
-            stages = self._prefix[count]
+            stages = self._prefix.get(count)
+            if stages is None:
+                stages = self._padded[:count, : self._size].t()
+                self._prefix[count] = stages
             moved = torch.addmv(self._base_flat, stages, weights, alpha=h)
             return moved.view(self._shape)
         return torch.addcmul(y, h, self._weighted(count, weights))
 
     def _weighted(self, count: int, weights: Tensor) -> Tensor:
-        total = torch.mv(self._blocks[count], weights)
+        block = self._blocks.get(count)
+        if block is None:
+            block = self._blocks[count] = self._padded[:count].t()
+        total = torch.mv(block, weights)
         return total[: self._size].view(self._shape)
 
 

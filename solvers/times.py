@@ -55,6 +55,8 @@ def user_times(ts: object, mask: object, batch: int, term: Term) -> UserTimes:
             "ts requires grad, but the path of an SDE has no derivative in time; pass "
             "ts.detach()"
         )
+    if mask is None and bool((given := torch.isfinite(ts)).all()):
+        return UserTimes(ts, _direction(ts.detach(), given, term))
     given = ~torch.isnan(ts)
     if mask is not None:
         wanted = (batch, ts.shape[-1])
@@ -105,6 +107,8 @@ def _direction(table: Tensor, given: Tensor, term: Term) -> bool:
     rows = table.reshape(-1, table.shape[-1])
     given = given.reshape(rows.shape)
     gaps = rows.double().diff(dim=1)
+    if gaps.numel() and float(gaps.min()) > 0.0:
+        return False
     reverse = bool((gaps < 0).any()) and not bool((gaps > 0).any())
     ordered = gaps < 0 if reverse else gaps > 0
     if table.ndim == 2:
