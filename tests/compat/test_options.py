@@ -141,14 +141,14 @@ def test_adjoint_callbacks_hear_of_repeated_steps() -> None:
 
 def test_callbacks_that_a_method_does_not_call() -> None:
     for side in SIDES.values():
-        with pytest.warns(UserWarning, match="does not support callbacks"):
+        with pytest.warns(UserWarning, match="callback"):
             side.odeint(Heard(), start(2), times(*ENDS), method="euler")
 
 
 @pytest.mark.parametrize("method", ["dopri5", "rk4", "implicit_adams"])
 def test_unknown_options_warn(method: str) -> None:
     for side in SIDES.values():
-        with pytest.warns(UserWarning, match="Unexpected arguments.*'frist_step'"):
+        with pytest.warns(UserWarning, match="frist_step"):
             side.odeint(
                 decay, start(2), times(*ENDS), method=method, options={"frist_step": 1}
             )

@@ -40,8 +40,8 @@ def odeint_adjoint(
     """
     if adjoint_params is None and not isinstance(func, nn.Module):
         raise ValueError(
-            "func must be an instance of nn.Module to specify the adjoint parameters; "
-            "else give them as adjoint_params, () if there are none"
+            "func is no nn.Module that could be asked for its parameters; name those "
+            "that need gradients as adjoint_params, () if there are none"
         )
     if adjoint_method is None:
         adjoint_method = method
@@ -52,7 +52,7 @@ def odeint_adjoint(
         )
     if adjoint_method is not None and adjoint_method not in METHODS:
         raise ValueError(
-            f'Invalid adjoint_method "{adjoint_method}". Must be one of {METHODS}'
+            f"adjoint_method {adjoint_method!r} is not known; methods: {METHODS}"
         )
     if adjoint_params is None:
         assert isinstance(func, nn.Module)
@@ -63,8 +63,7 @@ def odeint_adjoint(
     norm = (adjoint_options or {}).get("norm")
     if len(parameters) < len(given) and callable(norm):
         warnings.warn(
-            "An adjoint parameter was passed without requiring gradient. It is not "
-            "part of the adjoint norm.",
+            "adjoint_params holds a tensor that does not require grad; it gets none",
             stacklevel=2,
         )
     job = prepare(func, y0, t, rtol, atol, method, options, event_fn)

@@ -200,8 +200,8 @@ def prepare(
     """
     if event_fn is not None and len(t) != 2:
         raise ValueError(
-            f"We require len(t) == 2 when in event handling mode, but got len(t)="
-            f"{len(t)}."
+            "with event_fn, t gives a beginning and a direction, two times; got "
+            f"{len(t)}"
         )
     packing = packing_of(y0, direct=event_fn is None)
     if not (packing.dtype.is_floating_point or packing.dtype.is_complex):
@@ -213,7 +213,7 @@ def prepare(
     packed = packing.pack(y0)
     if t.device != packed.device:
         warnings.warn(
-            "t is not on the same device as y0. Coercing to y0.device.", stacklevel=3
+            f"t is on {t.device}, y0 on {packed.device}; t is moved there", stacklevel=3
         )
         t = t.to(packed.device)
     reverse = len(t) > 1 and bool(t[0] > t[1])
@@ -238,7 +238,7 @@ def prepare(
     invalid = {call for call in CALLBACKS[valid:] if call in found}
     if invalid:
         warnings.warn(
-            f"Solver '{name}' does not support callbacks {invalid}", stacklevel=3
+            f"{sorted(invalid)} are never called by method {name!r}", stacklevel=3
         )
     kept = {key: call for key, call in found.items() if key not in invalid}
     dtype = torch.float64 if name in ADAPTIVE else t.dtype
@@ -249,7 +249,7 @@ def _check_times(t: object) -> None:
     if not isinstance(t, Tensor):
         raise InvalidInput(f"t must be a torch.Tensor, got {type(t).__name__}")
     if not t.is_floating_point():
-        raise TypeError(f"`t` must be a floating point Tensor but is a {t.type()}")
+        raise TypeError(f"t must have a floating dtype, got {t.dtype}")
     if t.ndim != 1:
         raise InvalidInput(f"t must be one dimensional, got shape {tuple(t.shape)}")
     if not len(t):
@@ -259,6 +259,5 @@ def _check_times(t: object) -> None:
     if not bool(order.all()):
         index = int((~order).nonzero()[0]) + 1
         raise InvalidInput(
-            "t must be strictly increasing or decreasing; the order breaks at index "
-            f"{index}"
+            f"the times in t must all rise or all fall; index {index} breaks the order"
         )

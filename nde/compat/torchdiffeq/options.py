@@ -68,7 +68,7 @@ def checked(method: object, options: object) -> tuple[str, dict[str, Any]]:
     method = "dopri5" if method is None else method
     if method not in METHODS:
         names = ", ".join(f'"{name}"' for name in METHODS)
-        raise ValueError(f'Invalid method "{method}". Must be one of {{{names}}}')
+        raise ValueError(f"method {method!r} is not known; methods: {names}")
     assert isinstance(method, str)
     given: dict[str, Any] = dict(options or {})  # type: ignore[call-overload]
     known = _OF_SCIPY
@@ -78,7 +78,7 @@ def checked(method: object, options: object) -> tuple[str, dict[str, Any]]:
         known = _OF_FIXED | (_OF_ADAMS if "adams" in method else set())
     unknown = {name: value for name, value in given.items() if name not in known}
     if unknown:
-        warnings.warn(f"{method}: Unexpected arguments {unknown}", stacklevel=4)
+        warnings.warn(f"{method} takes no {unknown}; ignored", stacklevel=4)
     return method, given
 
 
@@ -98,7 +98,7 @@ def adaptive(options: dict[str, Any], packing: Packing, rtol: Any, atol: Any) ->
         both = torch.cat([steps, jumps.to(steps.device)])
         if len(set(both.tolist())) < both.numel():
             raise ValueError(
-                "`step_t` and `jump_t` must not have any repeated elements between them"
+                "step_t and jump_t share or repeat a time; give each time once"
             )
     return PID(
         rtol=rtol,

@@ -154,7 +154,7 @@ def packing_of(y0: State, *, direct: bool) -> Packing:
         return Packing(y0.shape, y0.dtype, None, plain)
     if not isinstance(y0, tuple):
         raise InvalidInput(
-            f"y0 must be either a torch.Tensor or a tuple, got {type(y0).__name__}"
+            f"y0 is a {type(y0).__name__}; give a tensor, or a tuple of tensors"
         )
     flat = torch.cat([part.detach().reshape(-1) for part in y0])
     return Packing(flat.shape, flat.dtype, tuple(part.shape for part in y0), False)
