@@ -172,6 +172,9 @@ def stray_leaf(
 # Objects looked at in search of tensors: a guard against caches and data sets.
 _LOOKS = 10_000
 
+# What every module has: hooks, and its parts, which are walked through anyway.
+_OF_MODULES = vars(nn.Module()).keys()
+
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, ModuleType)
 
 
@@ -192,8 +195,11 @@ def _reachable(roots: Sequence[object]) -> list[Tensor]:
             if value.requires_grad and value.is_leaf:
                 found[id(value)] = value
         elif isinstance(value, nn.Module):
-            queue.extend(value.parameters())
-            queue.extend(vars(value).values())
+            for part in value.modules():
+                seen[id(part)] = part
+                queue.extend(part.parameters(recurse=False))
+                own = vars(part)
+                queue.extend(own[name] for name in own.keys() - _OF_MODULES)
         elif isinstance(value, (list, tuple, set, frozenset)):
             queue.extend(value)
         elif isinstance(value, Mapping):

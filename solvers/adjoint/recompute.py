@@ -97,9 +97,11 @@ class _Recompute(torch.autograd.Function):
         totals: list[Tensor | None] = [None] * len(replay.captured.tensors)
         last = tape.slots.numel()
         steps = replay.plan.steps
-        # Looking costs as much as the step: at both ends and in the middle it will do.
-        chosen = replay.captured.chosen
-        looks = set() if chosen else {0, steps // 2, steps - 1}
+        # A look costs as much as a step, so few are taken: late, where what the first
+        # call left out may be used.
+        looks: set[int] = set()
+        if not replay.captured.chosen:
+            looks = {steps - 1} if steps < 8 else {steps // 2, steps - 1}
         for j in range(steps - 1, -1, -1):
             first = last - tape.slot_rows[j].numel()
             extra = (
