@@ -113,6 +113,34 @@ def first_signs(problem: Problem, carry: tuple[Tensor, ...]) -> Tensor:
     return problem.watch.begin(problem.t0, y, slope)
 
 
+class Lookout:
+    """Watches the signs of events from step to step, and holds on to what it saw."""
+
+    def __init__(self, problem: Problem, carry: tuple[Tensor, ...]) -> None:
+        self._problem = problem
+        self._sign = first_signs(problem, carry)
+        self.held = Held.none(problem, self._sign, carry)
+
+    def look(
+        self,
+        moved: Tensor,
+        t: Tensor,
+        h: Tensor,
+        y: Tensor,
+        inc: Increment,
+        carry: tuple[Tensor, ...],
+        out: StepOut,
+        stages: Stages | None,
+    ) -> Tensor:
+        """Which of the rows that `moved` in a step met an event in it: `(rows,)`."""
+        before = self._sign
+        crossed, new = crossings(self._problem, before, t, y, inc, out, stages)
+        seen = (crossed & moved).any(dim=0)
+        self._sign = torch.where(moved, new, before)
+        self.held = self.held.update(seen, t, h, y, carry, before)
+        return seen
+
+
 def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
     """A tape whose last steps end at the events that were seen in them."""
     watch = problem.watch
@@ -173,36 +201,33 @@ class Cut:
 @torch.no_grad()
 def cut_at_events(problem: Problem, plan: Schedule, carry: tuple[Tensor, ...]) -> Cut:
     """A plan that ends at events, for a solve with this first carry."""
-    watch, stepper = problem.watch, problem.stepper
-    assert watch is not None
-    y = problem.y0.detach()
+    stepper, y = problem.stepper, problem.y0.detach()
     stages = stepper.workspace(y, graph=False)
-    sign = first_signs(problem, carry)
-    held = Held.none(problem, sign, carry)
+    lookout = Lookout(problem, carry)
     going = torch.ones_like(problem.t0, dtype=torch.bool)
     number = torch.full_like(problem.t0, plan.steps, dtype=torch.int64)
     for j in range(plan.steps):
         t, inc = plan.step(j, y.dtype)
         carry = plan.begin(problem, j, y, carry)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
-        crossed, new = crossings(problem, sign, plan.t[j], y, inc, out, stages)
-        seen = crossed.any(dim=0) & going & (plan.h[j] > 0)
-        held = held.update(seen, plan.t[j], plan.h[j], y, carry, sign)
+        moved = going & (plan.h[j] > 0)
+        step = (plan.t[j], plan.h[j], y, inc, carry, out, stages)
+        seen = lookout.look(moved, *step)
         number = torch.where(seen, j, number)
         going = going & ~seen
-        sign = torch.where(plan.h[j] > 0, new, sign)
         y, carry = out.y1, tuple(part.clone() for part in out.carry)
         if not bool(going.any()):
             break
+    held = lookout.held
     seen = held.h > 0
     theta, channel, finite = _roots(problem, held)
-    step = torch.arange(plan.steps, device=y.device).unsqueeze(1)
+    count = torch.arange(plan.steps, device=y.device).unsqueeze(1)
     last = held.t + held.h * theta
-    h = torch.where(step == number, held.h * theta, plan.h)
-    h = torch.where(step > number, 0.0, h)
-    t = torch.where(step > number, last, plan.t)
+    h = torch.where(count == number, held.h * theta, plan.h)
+    h = torch.where(count > number, 0.0, h)
+    t = torch.where(count > number, last, plan.t)
     most = int((h > 0).any(dim=1).sum())
-    fresh = None if plan.fresh is None else (plan.fresh & (step <= number))[:most]
+    fresh = None if plan.fresh is None else (plan.fresh & (count <= number))[:most]
     met = torch.where(finite, int(Status.EVENT), int(Status.NON_FINITE_EVENT))
     return Cut(
         plan=schedule(t[:most], h[:most], None, fresh=fresh),

@@ -8,7 +8,6 @@ numbers are cheaper than tensors of one element.
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import replace
 
@@ -17,11 +16,12 @@ from torch import Tensor
 
 from nde.solvers.controller import PID
 from nde.solvers.initial_step import initial_step
-from nde.solvers.locate import Held, crossings, first_signs, settle
+from nde.solvers.locate import Lookout, settle
 from nde.solvers.problem import Problem
+from nde.solvers.progress import RESOLUTION, Progress
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
-from nde.solvers.tape import Recorder, Tape
+from nde.solvers.tape import HostRecorder, Recorder, Tape
 from nde.solvers.types import Increment, Status
 
 # Attempts between packings of the tape, which are also the times when failed rows are
@@ -31,9 +31,6 @@ CHUNK = 32
 # Attempts between looks at whether any row still runs. A look waits for the device.
 CHECK_CPU = 1
 CHECK_DEVICE = 8
-
-# A step this many units in the last place of t cannot be told from none.
-_RESOLUTION = 8.0
 
 
 def run(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
@@ -47,126 +44,59 @@ def run(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     """Every row on its own: one attempted step of all rows per iteration."""
     stepper, controller, order = _parts(problem)
-    stops, watch, observer = problem.stops, problem.watch, problem.observer
+    observer, on_cpu = problem.observer, problem.y0.device.type == "cpu"
+    check = CHECK_CPU if on_cpu else CHECK_DEVICE
     y = problem.y0.detach()
-    carry = tuple(part.detach() for part in carry)
     stages = stepper.workspace(y, graph=False)
-    recorder = Recorder(problem)
-    # Time is kept as what remains: a last step of exactly that leaves exactly zero.
-    goal, begin = problem.t1, problem.t0
-    if stops is not None:
-        goal, begin = stops.ends[:, 0], stops.begins[:, 0]
-    whole = remaining = goal - begin
-    segment = torch.zeros_like(recorder.accepted)
-    jumps = stops is not None and stops.jumps
-    fresh: Tensor | None = None
-    if stops is not None and jumps:
-        fresh = stops.restarts[:, 0]
-        carry = restarted(problem, begin, y, carry, fresh) if carry else carry
-    t_end = problem.t1.clone()
-    status = torch.full_like(segment, int(Status.SUCCESS))
+    recorder, progress = Recorder(problem), Progress(problem)
+    carry = progress.begin(y, tuple(part.detach() for part in carry))
     h_next = _first_step(problem, carry, order)
     history = controller.begin(y.new_ones(problem.rows))
-    sign, held = None, None
-    if watch is not None:
-        sign = first_signs(problem, carry)
-        held = Held.none(problem, sign, carry)
-    check = CHECK_CPU if y.device.type == "cpu" else CHECK_DEVICE
-    attempts, rows = 0, problem.rows
-    busy = _busy(problem, remaining, segment)
-    while attempts < problem.max_steps:
-        if stops is not None:
-            arrived = (remaining <= 0) & (segment < stops.last)
-            segment = segment + arrived
-            column = segment.unsqueeze(1)
-            goal = stops.ends.gather(1, column).squeeze(1)
-            begin = stops.begins.gather(1, column).squeeze(1)
-            whole = goal - begin
-            remaining = torch.where(arrived, whole, remaining)
-            if fresh is not None:
-                again = stops.restarts.gather(1, column).squeeze(1)
-                fresh = torch.where(arrived, again, fresh)
-                if carry and bool((arrived & again).any()):
-                    carry = restarted(problem, begin, y, carry, arrived & again)
-        # Halving what remains, rather than leaving a sliver, costs no step.
-        soft = torch.minimum(h_next, 0.5 * remaining)
-        h = torch.where(h_next < remaining, soft, remaining)
-        dt = h.to(y.dtype).unsqueeze(1)
-        t = goal - remaining
-        if stops is not None:
-            # The sum would round a stop away.
-            t = torch.where(remaining < whole, t, begin)
-        inc = Increment(dt)
+    lookout = None if problem.watch is None else Lookout(problem, carry)
+    for attempt in range(1, problem.max_steps + 1):
+        carry = progress.enter(y, carry)
+        t, h = progress.next_step(h_next)
+        inc = Increment(h.to(y.dtype).unsqueeze(1))
         if observer is not None:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
-        error = problem.error_ratio(y, out)
-        proposed = h_next
+        error, wanted = problem.error_ratio(y, out), h_next
         accept, h_next, history = controller.adapt(h, error, history, order)
+        stuck = None
         if controller.bounds:
             accept, h_next, stuck = controller.bound(h, h_next, error, accept)
-        if stops is not None:
-            # A step cut short by a stop says nothing against longer ones after it.
-            longer = torch.maximum(h_next, proposed)
-            h_next = torch.where(accept & (h < proposed), longer, h_next)
+        h_next = progress.recovered(h_next, wanted, h, accept)
         if observer is not None:
             observer.judge(t, y, h, accept)
-        read = None
-        if recorder.reads_inside:
-            assert out.stages is not None
-            read = out.stages.all()
-        recorder.add(
-            (t, h, accept, error, problem.stiffness(y, out), fresh), y, carry, read
-        )
-        if watch is not None:
-            assert sign is not None and held is not None
+        stiffness = problem.stiffness(y, out)
+        record = (t, h, accept, error, stiffness, progress.fresh)
+        recorder.add(record, y, carry, out.stages)
+        seen = None
+        if lookout is not None:
             moved = accept & (h > 0)
-            crossed, new = crossings(problem, sign, t, y, inc, out, stages)
-            crossed = crossed & moved
-            sign_before, sign = sign, torch.where(moved, new, sign)
-            seen = crossed.any(dim=0)
-            held = held.update(seen, t, h, y, carry, sign_before)
+            seen = lookout.look(moved, t, h, y, inc, carry, out, stages)
         wide = accept.unsqueeze(1)
         y = torch.where(wide, out.y1, y)
         carry = tuple(
-            torch.where(wide, new_part, old)
-            for new_part, old in zip(out.carry, carry, strict=True)
+            torch.where(wide, new, old)
+            for new, old in zip(out.carry, carry, strict=True)
         )
-        remaining = torch.where(accept, remaining - h, remaining)
-        if fresh is not None:
-            fresh = fresh & ~accept
-        attempts += 1
-        ended = None
-        if watch is not None:
-            ended, cause = seen, torch.full_like(status, int(Status.EVENT))
-        if controller.bounds or attempts % CHUNK == 0:
-            lost = _underflow(problem, goal, remaining, h_next)
-            if controller.bounds:
-                lost = lost | (stuck & (remaining > 0))
-            kind = torch.where(
-                torch.isfinite(error),
-                int(Status.STEP_UNDERFLOW),
-                int(Status.NON_FINITE_FIELD),
-            )
-            cause = kind if ended is None else torch.where(ended, cause, kind)
-            ended = lost if ended is None else ended | lost
-        if ended is not None:
-            status = torch.where(ended, cause, status)
-            t_end = torch.where(ended, goal - remaining, t_end)
-            remaining = torch.where(ended, 0.0, remaining)
-            if stops is not None:
-                segment = torch.where(ended, stops.last, segment)
-        if attempts % CHUNK == 0:
+        progress.advance(h, accept)
+        if seen is not None:
+            progress.end(seen, Status.EVENT)
+        if stuck is not None or attempt % CHUNK == 0:
+            lost = progress.lost(h_next)
+            if stuck is not None:
+                lost = lost | (stuck & (progress.remaining > 0))
+            progress.end(lost, _cause(error))
+        if attempt % CHUNK == 0:
             recorder.flush()
-        busy = _busy(problem, remaining, segment)
-        if attempts % check == 0 and not (rows and busy.max().item() > 0.0):
+        if attempt % check == 0 and not _any(progress.running()):
             break
     recorder.flush()
-    unfinished = busy > 0
-    status = torch.where(unfinished, int(Status.MAX_STEPS), status)
-    t_end = torch.where(unfinished, goal - remaining, t_end)
-    tape = recorder.finish(y, carry, t_end, status)
-    return tape if held is None else settle(problem, tape, held)
+    progress.end(progress.running() > 0, Status.MAX_STEPS)
+    tape = recorder.finish(y, carry, progress.t_end, progress.status)
+    return tape if lookout is None else settle(problem, tape, lookout.held)
 
 
 @torch.no_grad()
@@ -191,45 +121,29 @@ def run_recorded(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
 
 def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     stepper, controller, order = _parts(problem)
-    watch, observer = problem.watch, problem.observer
+    observer = problem.observer
     y = problem.y0
     stages = stepper.workspace(y, graph)
-    reads = sorted(problem.reads[problem.interior].tolist())
     segments = _segments(problem)
-    stopped = len(segments) > 1
+    stopped, last_t1 = len(segments) > 1, float(problem.t1[0])
     t, t1, fresh = segments.pop(0)
-    if fresh and carry:
-        begin = problem.t0.new_tensor([t])
-        carry = restarted(problem, begin, y, carry, begin == begin)
-    last_t1 = float(problem.t1[0])
+    carry = _begun(problem, t, y, carry, fresh)
+    recorder = HostRecorder(problem, graph)
     h_next = float(_first_step(problem, carry, order)[0])
     history = (0.0, 0.0)
-    sign = held = None
-    if watch is not None:
-        sign = first_signs(problem, carry)
-        held = Held.none(problem, sign, carry)
-    times: list[tuple[float, float, float, bool]] = []
-    states: list[Tensor] = []
-    carries: list[tuple[Tensor, ...]] = []
-    stiffness: list[Tensor] = []
-    slots: list[int] = []
-    polynomials: list[Tensor] = []
-    ratios: list[Tensor] = []
-    attempts, met, status, error = 0, 0, Status.SUCCESS, 0.0
-    while t < t1 or segments:
+    lookout = None if problem.watch is None else Lookout(problem, carry)
+    attempts, status, error = 0, Status.SUCCESS, 0.0
+    while status == Status.SUCCESS and (t < t1 or segments):
         if t >= t1:
             t, t1, fresh = segments.pop(0)
-            if fresh and carry:
-                begin = problem.t0.new_tensor([t])
-                carry = restarted(problem, begin, y, carry, begin == begin)
+            carry = _begun(problem, t, y, carry, fresh)
             continue
         if attempts == problem.max_steps:
             status = Status.MAX_STEPS
-            break
-        if h_next <= _RESOLUTION * math.ulp(max(abs(t), abs(last_t1))):
-            finite = math.isfinite(error)
-            status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
-            break
+            continue
+        if h_next <= RESOLUTION * math.ulp(max(abs(t), abs(last_t1))):
+            status = _cause_of(error)
+            continue
         rest = t1 - t
         last = h_next >= rest
         h = rest if last else min(h_next, 0.5 * rest)
@@ -238,74 +152,48 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         ratio = problem.error_ratio(y, out)
-        error = ratio.item()
+        error, wanted = ratio.item(), h_next
         attempts += 1
-        proposed = h_next
         accept, h_next, history = controller.adapt_host(h, error, history, order)
         if controller.bounds:
             accept, h_next, stuck = controller.bound_host(h, h_next, error, accept)
             if stuck:
-                finite = math.isfinite(error)
-                status = Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
-                break
+                status = _cause_of(error)
         if observer is not None:
             observer.judge(t, y, h, accept)
         if not accept:
             continue
-        if stopped and h < proposed:
+        if stopped and h < wanted:
             # A step cut short by a stop says nothing against longer ones after it.
-            h_next = max(h_next, proposed)
+            h_next = max(h_next, wanted)
         after = t1 if last else t + h
-        passed, met = met, bisect.bisect_right(reads, after)
-        if problem.dense or met > passed:
-            slots.append(len(times))
-            stepper.extend(problem.term, t, y, inc, stages)
-            assert out.stages is not None
-            polynomials.append(problem.polynomials(y, out.stages.all()))
-        times.append((t, h, error, fresh))
-        stiffness.append(problem.stiffness(y, out))
-        if graph:
-            ratios.append(ratio)
-        if problem.keep:
-            states.append(y.detach())
-            carries.append(tuple(part.detach() for part in carry))
-        if watch is not None:
-            assert sign is not None and held is not None
-            start, length = problem.t0.new_tensor([t]), problem.t0.new_tensor([h])
-            crossed, new = crossings(problem, sign, start, y, inc, out, stages)
-            seen = crossed.any(dim=0)
-            held = held.update(seen, start, length, y, carry, sign)
-            sign = new
-            if bool(seen):
+        recorder.add((t, h, error, fresh), after, y, carry, out, ratio, stages)
+        if lookout is not None:
+            begin, length = (problem.t0.new_tensor([number]) for number in (t, h))
+            moved = begin == begin
+            if lookout.look(moved, begin, length, y, inc, carry, out, stages):
                 status = Status.EVENT
         t, y, fresh = after, out.y1, False
         carry = out.carry if graph else tuple(part.clone() for part in out.carry)
-        if status == Status.EVENT:
-            break
-    accepted = len(times)
-    table = problem.t1.new_tensor([row[:3] for row in times]).reshape(-1, 3)
-    again = torch.tensor([row[3] for row in times], dtype=torch.bool)
-    count = torch.tensor([accepted, attempts - accepted, int(status)])
-    tape = Tape(
-        step=torch.arange(accepted),
-        row=torch.zeros(accepted, dtype=torch.int64),
-        t=table[:, 0],
-        h=table[:, 1],
-        fresh=again if problem.stops is not None else None,
-        error=torch.cat(ratios) if ratios else table[:, 2].to(y.dtype),
-        stiffness=torch.cat(stiffness) if stiffness else y.new_zeros(0),
-        y=torch.cat(states) if states else y[:0],
-        carry=tuple(torch.cat(part) for part in zip(*carries, strict=True)),
-        slots=torch.tensor(slots, dtype=torch.int64),
-        polynomials=torch.cat(polynomials) if slots else y[:0].unsqueeze(1),
-        y_end=y,
-        carry_end=carry,
-        t_end=problem.t1.new_tensor([last_t1 if status == Status.SUCCESS else t]),
-        accepted=count[:1],
-        rejected=count[1:2],
-        status=count[2:],
-    )
-    return tape if held is None else settle(problem, tape, held)
+    t_end = last_t1 if status == Status.SUCCESS else t
+    tape = recorder.finish(y, carry, t_end, attempts, status)
+    return tape if lookout is None else settle(problem, tape, lookout.held)
+
+
+def _begun(
+    problem: Problem, t: float, y: Tensor, carry: tuple[Tensor, ...], fresh: bool
+) -> tuple[Tensor, ...]:
+    """The carry at the beginning of a segment, taken anew after a jump."""
+    if not (fresh and carry):
+        return carry
+    begin = problem.t0.new_tensor([t])
+    return restarted(problem, begin, y, carry, begin == begin)
+
+
+def _cause_of(error: float) -> Status:
+    """Why a step that was not good enough could not be shorter."""
+    finite = math.isfinite(error)
+    return Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
 
 
 def _parts(problem: Problem) -> tuple[Stepper, PID, int]:
@@ -328,15 +216,22 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tens
     # A guess too short to be told from none, near a zero of the state, is no failure.
     eps = torch.finfo(span.dtype).eps
     ulp = eps * torch.maximum(problem.t0.abs(), problem.t1.abs())
-    step = torch.maximum(step, torch.minimum(2.0 * _RESOLUTION * ulp, span))
+    step = torch.maximum(step, torch.minimum(2.0 * RESOLUTION * ulp, span))
     return step.clamp(controller.min_step, controller.max_step)
 
 
-def _busy(problem: Problem, remaining: Tensor, segment: Tensor) -> Tensor:
-    """Positive for rows that have a way to go."""
-    if problem.stops is None:
-        return remaining
-    return remaining + (problem.stops.last - segment)
+def _any(positive: Tensor) -> bool:
+    """Whether any entry is positive; waits for the device."""
+    return positive.numel() > 0 and positive.max().item() > 0.0
+
+
+def _cause(error: Tensor) -> Tensor:
+    """Why a step that was not good enough could not be shorter: `(rows,)`."""
+    return torch.where(
+        torch.isfinite(error),
+        int(Status.STEP_UNDERFLOW),
+        int(Status.NON_FINITE_FIELD),
+    )
 
 
 def _segments(problem: Problem) -> list[tuple[float, float, bool]]:
@@ -347,12 +242,3 @@ def _segments(problem: Problem) -> list[tuple[float, float, bool]]:
     columns = (stops.begins[0], stops.ends[0], stops.restarts[0])
     table = zip(*(column.tolist() for column in columns), strict=True)
     return list(table)[: int(stops.last[0]) + 1]
-
-
-def _underflow(
-    problem: Problem, goal: Tensor, remaining: Tensor, h_next: Tensor
-) -> Tensor:
-    """Rows whose next step is lost in the rounding of their time."""
-    t = goal - remaining
-    ulp = torch.finfo(t.dtype).eps * torch.maximum(t.abs(), problem.t1.abs())
-    return (remaining > 0) & (h_next <= _RESOLUTION * ulp)

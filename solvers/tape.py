@@ -7,6 +7,7 @@ keeps its interpolant, because something is read inside it.
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from nde.solvers.problem import Problem
-from nde.solvers.types import Increment
+from nde.solvers.stages import Stages
+from nde.solvers.types import Increment, Readable, Status, StepOut
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,92 @@ class Tape:
         return self.y[entries], tuple(kept[entries] for kept in self.carry)
 
 
+class HostRecorder:
+    """Gathers accepted steps of a single row, known to the host one by one.
+
+    With a graph, error estimates keep theirs.
+    """
+
+    def __init__(self, problem: Problem, graph: bool) -> None:
+        self._problem, self._graph = problem, graph
+        self._reads = sorted(problem.reads[problem.interior].tolist())
+        self._met = 0
+        self._times: list[tuple[float, float, float, bool]] = []
+        self._ratios: list[Tensor] = []
+        self._stiffness: list[Tensor] = []
+        self._states: list[Tensor] = []
+        self._carries: list[tuple[Tensor, ...]] = []
+        self._slots: list[int] = []
+        self._polynomials: list[Tensor] = []
+
+    def add(
+        self,
+        step: tuple[float, float, float, bool],
+        after: float,
+        y: Tensor,
+        carry: tuple[Tensor, ...],
+        out: StepOut,
+        ratio: Tensor,
+        stages: Stages | None,
+    ) -> None:
+        """One accepted step: (t, h, error, fresh), its end, and what it began at."""
+        problem, (t, h, _, _) = self._problem, step
+        passed, self._met = self._met, bisect.bisect_right(self._reads, after)
+        if problem.dense or self._met > passed:
+            self._slots.append(len(self._times))
+            problem.stepper.extend(problem.term, t, y, Increment(h), stages)
+            assert out.stages is not None
+            self._polynomials.append(problem.polynomials(y, out.stages.all()))
+        self._times.append(step)
+        self._stiffness.append(problem.stiffness(y, out))
+        if self._graph:
+            self._ratios.append(ratio)
+        if problem.keep:
+            self._states.append(y.detach())
+            self._carries.append(tuple(part.detach() for part in carry))
+
+    def finish(
+        self,
+        y_end: Tensor,
+        carry_end: tuple[Tensor, ...],
+        t_end: float,
+        attempts: int,
+        status: Status,
+    ) -> Tape:
+        """The tape of all that was added."""
+        times, problem = self._times, self._problem
+        accepted = len(times)
+        table = problem.t1.new_tensor([row[:3] for row in times]).reshape(-1, 3)
+        fresh = None
+        if problem.stops is not None:
+            fresh = torch.tensor([row[3] for row in times], dtype=torch.bool)
+        count = torch.tensor([accepted, attempts - accepted, int(status)])
+        none = y_end[:0]
+        return Tape(
+            step=torch.arange(accepted),
+            row=torch.zeros(accepted, dtype=torch.int64),
+            t=table[:, 0],
+            h=table[:, 1],
+            fresh=fresh,
+            error=_joined(self._ratios, table[:, 2].to(y_end.dtype)),
+            stiffness=_joined(self._stiffness, y_end.new_zeros(0)),
+            y=_joined(self._states, none),
+            carry=tuple(torch.cat(part) for part in zip(*self._carries, strict=True)),
+            slots=torch.tensor(self._slots, dtype=torch.int64),
+            polynomials=_joined(self._polynomials, none.unsqueeze(1)),
+            y_end=y_end,
+            carry_end=carry_end,
+            t_end=problem.t1.new_tensor([t_end]),
+            accepted=count[:1],
+            rejected=count[1:2],
+            status=count[2:],
+        )
+
+
+def _joined(parts: list[Tensor], without: Tensor) -> Tensor:
+    return torch.cat(parts) if parts else without
+
+
 class Recorder:
     """Gathers attempted steps of a masked loop, and packs the accepted ones.
 
@@ -146,16 +234,17 @@ class Recorder:
         attempt: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
         y: Tensor,
         carry: tuple[Tensor, ...],
-        stages: Tensor | None,
+        stages: Readable | None,
     ) -> None:
         """One attempt: (t, h, accept, error, stiffness, fresh), and what it began at.
 
-        `stages (stages, rows, dim)` where something may be read inside.
+        The stages are copied if something may be read inside.
         """
         self._attempts.append(attempt)
-        if stages is not None:
-            self._stages.append(stages)
-        if self._problem.keep or stages is not None:
+        if self.reads_inside:
+            assert stages is not None
+            self._stages.append(stages.all())
+        if self._problem.keep or self.reads_inside:
             self._states.append(y)
         if self._problem.keep:
             self._carries.append(carry)

@@ -49,7 +49,7 @@ SOLVER_ROWS = [
     {"path", "control", "brownian"},
     {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
     {"controller", "stops", "initial_step", "problem", "nonfinite", "clock"},
-    {"tape", "schedule", "dense", "locate", "loop", "march"},
+    {"tape", "schedule", "progress", "dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
     {"stats", "failure", "diagnosis"},
