@@ -61,10 +61,8 @@ def _reset(setup: Setup, done: Run, channel: Tensor) -> tuple[Tensor, Tensor]:
     assert isinstance(watch, Watch)
     y = done.outcome.y_end
     again = torch.zeros_like(channel, dtype=torch.bool)
-    each = watch.channels // len(setup.events)
     for number, event in enumerate(setup.events):
-        fires = torch.div(channel, each, rounding_mode="floor") == number
-        fires = fires & (channel >= 0)
+        fires = watch.event_of(channel) == number
         if event.reset is None or not bool(fires.any()):
             continue
         source = standing_in(fires)

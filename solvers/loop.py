@@ -18,7 +18,7 @@ from nde.solvers.controller import PID
 from nde.solvers.initial_step import initial_step
 from nde.solvers.locate import Lookout, settle
 from nde.solvers.problem import Problem
-from nde.solvers.progress import RESOLUTION, Progress
+from nde.solvers.progress import RESOLUTION, Progress, resolution
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
 from nde.solvers.tape import HostRecorder, Recorder, Tape
@@ -84,13 +84,11 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         progress.advance(h, accept)
         if seen is not None:
             progress.end(seen, Status.EVENT)
-        if stuck is not None or attempt % CHUNK == 0:
-            lost = progress.lost(h_next)
-            if stuck is not None:
-                lost = lost | (stuck & (progress.remaining > 0))
-            progress.end(lost, _cause(error))
+        if stuck is not None:
+            progress.end(stuck, _cause(~torch.isfinite(error)))
         if attempt % CHUNK == 0:
             recorder.flush()
+            progress.end(progress.lost(h_next), _cause(recorder.broken))
         if attempt % check == 0 and not _any(progress.running()):
             break
     recorder.flush()
@@ -126,6 +124,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     stages = stepper.workspace(y, graph)
     segments = _segments(problem)
     stopped, last_t1 = len(segments) > 1, float(problem.t1[0])
+    eps, far = torch.finfo(problem.t1.dtype).eps, max(abs(segments[0][0]), abs(last_t1))
     t, t1, fresh = segments.pop(0)
     carry = _begun(problem, t, y, carry, fresh)
     recorder = HostRecorder(problem, graph)
@@ -141,7 +140,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
         if attempts == problem.max_steps:
             status = Status.MAX_STEPS
             continue
-        if h_next <= RESOLUTION * math.ulp(max(abs(t), abs(last_t1))):
+        if h_next <= RESOLUTION * eps * max(abs(t), eps * far):
             status = _cause_of(error)
             continue
         rest = t1 - t
@@ -214,9 +213,9 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tens
     k = carry[0] if carry else problem.term.f(problem.t0.to(y.dtype), y)
     step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
     # A guess too short to be told from none, near a zero of the state, is no failure.
-    eps = torch.finfo(span.dtype).eps
-    ulp = eps * torch.maximum(problem.t0.abs(), problem.t1.abs())
-    step = torch.maximum(step, torch.minimum(2.0 * RESOLUTION * ulp, span))
+    far = torch.maximum(problem.t0.abs(), problem.t1.abs())
+    least = 2.0 * resolution(problem.t0, far)
+    step = torch.maximum(step, torch.minimum(least, span))
     return step.clamp(controller.min_step, controller.max_step)
 
 
@@ -225,13 +224,9 @@ def _any(positive: Tensor) -> bool:
     return positive.numel() > 0 and positive.max().item() > 0.0
 
 
-def _cause(error: Tensor) -> Tensor:
+def _cause(broken: Tensor) -> Tensor:
     """Why a step that was not good enough could not be shorter: `(rows,)`."""
-    return torch.where(
-        torch.isfinite(error),
-        int(Status.STEP_UNDERFLOW),
-        int(Status.NON_FINITE_FIELD),
-    )
+    return torch.where(broken, int(Status.NON_FINITE_FIELD), int(Status.STEP_UNDERFLOW))
 
 
 def _segments(problem: Problem) -> list[tuple[float, float, bool]]:

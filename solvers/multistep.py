@@ -43,6 +43,7 @@ class Adams:
     has_stiffness: bool = False
     has_interpolant: bool = True
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    noise: float = 0.0
     extra_evaluations: int = 0
     start_evaluations: int = 1
 

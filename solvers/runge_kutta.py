@@ -50,6 +50,10 @@ class ExplicitRungeKutta:
         return self.tableau.gains
 
     @property
+    def noise(self) -> float:
+        return self.tableau.noise
+
+    @property
     def extra_evaluations(self) -> int:
         return len(self.tableau.extra_c)
 

@@ -47,9 +47,9 @@ class Solution:
     """
 
     ts: Tensor
-    ys: State
-    final: State
-    probes: State | None
+    ys: State = field(repr=False)
+    final: State = field(repr=False)
+    probes: State | None = field(repr=False)
     status: Tensor
     stats: Stats
     events: Occurrences | None
@@ -331,13 +331,12 @@ def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:
     if watch is None:
         return None
     times, numbers = [], []
-    each = watch.channels // len(watch.events)
     for run in runs:
         channel = run.outcome.tape.channel
         assert channel is not None
         met = (channel >= 0) & run.active
         time = torch.where(met, -run.t_end if layout.reverse else run.t_end, torch.nan)
-        number = torch.div(channel, each, rounding_mode="floor")
+        number = watch.event_of(channel)
         times.append(spread(layout, time))
         numbers.append(spread(layout, torch.where(met, number, -1)))
     index = torch.stack(numbers, dim=1)

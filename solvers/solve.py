@@ -125,6 +125,12 @@ def solve(
             f"(shape {tuple(times.table.shape)}); pass ts as (T,), or "
             "batch='per_sample'"
         )
+    resets = any(event.reset for event in events)
+    if resets and batch == "shared" and structure.batch > 1:
+        raise ValueError(
+            "batch='shared' ties all samples to one time, where an event of one would "
+            "reset them all; use batch='per_sample' with resets"
+        )
     common = not events and _common(stepper, controller, times, probe_times)
     layout = Layout(structure, batch == "shared", times.reverse, common, args)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
@@ -133,8 +139,8 @@ def solve(
         controller.rtol, controller.atol, controller.norm, layout, engine_y0
     )
     if isinstance(controller, PID):
-        floor = least_rtol(engine_y0.dtype)
-        if tolerances.unresolved(engine_y0.detach()):
+        floor = least_rtol(engine_y0.dtype, stepper.noise)
+        if tolerances.unresolved(engine_y0.detach(), floor):
             _warn_unresolved(controller, floor, engine_y0.dtype)
         # Also where y0 is too small to tell: the state may grow.
         tolerances = tolerances.at_least(floor)
@@ -158,7 +164,7 @@ def solve(
     if probe_times is not None:
         t0, t1 = reads[:, 0].detach(), reads[:, -1].detach()
         probes = read_times(probe_times, "probe_times", layout, t0, t1).detach()
-    if any(event.reset for event in events):
+    if resets:
         runs, status = run_with_resets(setup, engine_y0, reads, probes, max_events)
     else:
         runs = (run(setup, engine_y0, reads, probes),)

@@ -43,6 +43,10 @@ class Stepper(Protocol):
         """Proportional, integral and derivative gain it is usually controlled with."""
 
     @property
+    def noise(self) -> float:
+        """How much its error estimate magnifies the rounding of its stages."""
+
+    @property
     def extra_evaluations(self) -> int:
         """Vector-field calls more for a step that is read inside."""
 

@@ -26,6 +26,7 @@ class EulerMaruyama:
     stability: float | None = None
     has_interpolant: bool = False
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    noise: float = 0.0
     extra_evaluations: int = 0
     start_evaluations: int = 0
 
@@ -77,6 +78,7 @@ class StratonovichHeun:
     stability: float | None = None
     has_interpolant: bool = False
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    noise: float = 0.0
     extra_evaluations: int = 0
     start_evaluations: int = 0
 

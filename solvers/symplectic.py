@@ -37,6 +37,7 @@ class SemiImplicitEuler:
     stability: float | None = None
     has_interpolant: bool = False
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    noise: float = 0.0
     extra_evaluations: int = 0
     start_evaluations: int = 0
 
@@ -91,6 +92,7 @@ class Leapfrog:
     stability: float | None = None
     has_interpolant: bool = False
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    noise: float = 0.0
     extra_evaluations: int = 0
     start_evaluations: int = 1
 

@@ -84,6 +84,11 @@ class ButcherTableau:
         """Whether the last stage is the first of the next step."""
         return self.stages > 1 and self.c[-1] == 1.0 and self.a[-1] == self.b[:-1]
 
+    @cached_property
+    def noise(self) -> float:
+        """How much the error estimate magnifies the rounding of the stages."""
+        return math.fsum(map(abs, self.b_error or ()))
+
     @property
     def evaluations(self) -> int:
         """Vector-field calls per attempted step."""

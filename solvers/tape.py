@@ -228,6 +228,7 @@ class Recorder:
         rows = problem.rows
         self.accepted = torch.zeros(rows, dtype=torch.int64, device=problem.y0.device)
         self.rejected = torch.zeros_like(self.accepted)
+        self.broken = torch.zeros_like(self.accepted, dtype=torch.bool)
 
     def add(
         self,
@@ -266,7 +267,13 @@ class Recorder:
         step, *numbers = (_pick(column, picked) for column in columns)
         self._chunks.append((step, row, *numbers))
         self.accepted = self.accepted + accept.sum(0)
-        self.rejected = self.rejected + (moved & ~accept).sum(0)
+        refused = moved & ~accept
+        self.rejected = self.rejected + refused.sum(0)
+        # Whether a row's last rejected step had no finite error.
+        count = torch.arange(1, len(error) + 1, device=error.device).unsqueeze(1)
+        last = (count * refused).amax(dim=0)
+        at = error.gather(0, (last - 1).clamp_min(0).unsqueeze(0)).squeeze(0)
+        self.broken = torch.where(last > 0, ~torch.isfinite(at), self.broken)
         if self._problem.keep:
             kept = (self._states, *zip(*self._carries, strict=True))
             self._kept.append(

@@ -65,10 +65,10 @@ class Tolerances:
             return torch.add(atol, size, alpha=factor * rtol)
         return torch.addcmul(atol, factor * rtol, size)
 
-    def unresolved(self, y: Tensor) -> bool:
-        """Whether some entry of `y` is to be known better than its precision allows."""
+    def unresolved(self, y: Tensor, floor: float) -> bool:
+        """Whether some entry of `y` is to be known better than `floor`, relatively."""
         size = y.abs()
-        return bool((self.scale(size) < least_rtol(size.dtype) * size).any())
+        return bool((self.scale(size) < floor * size).any())
 
     def at_least(self, rtol: float) -> Tolerances:
         """With a relative tolerance of at least `rtol`."""
@@ -89,9 +89,12 @@ class Tolerances:
         return size_of
 
 
-def least_rtol(dtype: torch.dtype) -> float:
-    """The smallest relative tolerance that a precision resolves."""
-    return _RESOLVED * torch.finfo(dtype).eps
+def least_rtol(dtype: torch.dtype, noise: float) -> float:
+    """The smallest relative tolerance that a precision resolves.
+
+    `noise` is how much a method's error estimate magnifies the rounding of its stages.
+    """
+    return _RESOLVED * max(1.0, noise) * torch.finfo(dtype).eps
 
 
 def check_tolerances(rtol: Tolerance, atol: Tolerance) -> None:

@@ -32,7 +32,9 @@ class Event:
 
     A condition that is zero where the solve begins does not fire there. Of events at
     the same time the first in the list happens. The time of an event whose condition
-    has no derivative is a constant to autograd.
+    has no derivative is a constant to autograd. A batch that shares its steps
+    (`batch="shared"`) ends as a whole where the first of its samples meets an event,
+    and takes no resets.
     Raises TypeError or ValueError naming the argument.
     """
 
@@ -78,6 +80,11 @@ class Watch:
         """How many signs each row has."""
         each = self.layout.structure.batch if self.layout.shared else 1
         return len(self.events) * each
+
+    def event_of(self, channel: Tensor) -> Tensor:
+        """The event that channels belong to; negative where there is none."""
+        each = self.channels // len(self.events)
+        return torch.div(channel, each, rounding_mode="floor")
 
     @property
     def samples(self) -> int:
@@ -126,9 +133,9 @@ class Watch:
             try:
                 value = self.values(now, here)
                 rates = [_rates(part, now, here, slope) for part in self._each(value)]
-            except RuntimeError:
+            except RuntimeError as error:
                 # A condition that uses tensors made in inference mode has none there.
-                if not inference:
+                if not (inference and "nference" in str(error)):
                     raise
                 return y.new_zeros((self.channels, y.shape[0]))
         return torch.cat(rates)
@@ -188,8 +195,14 @@ def _rates(value: Tensor, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
     # One backward pass gives the derivatives of a sum. Channels that share one time
     # are told apart by differentiating once more, in the weights of the sum.
     weights = torch.ones_like(value, requires_grad=several)
+    # Conditions stand in one graph, which the first must not take apart.
     grads = torch.autograd.grad(
-        value, (t, y), weights, create_graph=several, allow_unused=True
+        value,
+        (t, y),
+        weights,
+        retain_graph=True,
+        create_graph=several,
+        allow_unused=True,
     )
     rate = torch.zeros_like(value)
     along_t, along_y = grads
@@ -199,7 +212,7 @@ def _rates(value: Tensor, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
             total = total + along_t.sum().to(rate.dtype)
         if along_y is not None:
             total = total + (along_y * slope).sum()
-        (rate,) = torch.autograd.grad(total, weights)
+        (rate,) = torch.autograd.grad(total, weights, retain_graph=True)
         return rate
     if along_t is not None:
         rate = rate + along_t.to(rate.dtype)

@@ -11,6 +11,7 @@ from nde.solvers.controller import PID
 from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named, number
 from nde.solvers.diagnosis.limits import Kink
 from nde.solvers.methods import ODE_METHODS
+from nde.solvers.tolerances import least_rtol
 from nde.solvers.types import Status
 
 # Units in the last place that a tolerance must leave, weighed over the state. The
@@ -119,7 +120,7 @@ def _slow(bill: Bill) -> list[Finding]:
     waste = 1.0 - float(bill.total.sum()) / bill.paid
     if waste < _WAITING:
         return []
-    slow = bill.total > 0.5 * (most + middle)
+    slow = bill.total > 0.5 * (most + float(bill.total.min()))
     who = bill.samples(slow)
     return [
         Finding(
@@ -194,7 +195,7 @@ def _error(bill: Bill) -> list[Finding]:
     spent = torch.where(whole | (status == Status.MAX_STEPS), spent, 0.0)
     noise = _noise(bill)
     rejected = bill.rejected / bill.total.clamp_min(1.0)
-    rounding = (noise > 1.0 / ROUNDING) & (_raised(bill) | (rejected >= _REJECTED))
+    rounding = (noise > 1.0 / _units(bill)) & (_raised(bill) | (rejected >= _REJECTED))
     early, half = _early(bill)
     early = early & ~rounding
     groups = (
@@ -218,7 +219,7 @@ def _rounding(bill: Bill, spent: Tensor, noise: Tensor) -> Finding:
     share = float(bill.rejected.sum() / bill.total.sum())
     name = str(dtype).removeprefix("torch.")
     advice = "a float64 state, or " if dtype != torch.float64 else ""
-    floor = max(ROUNDING * torch.finfo(dtype).eps, 2.0 * number(tolerances.rtol))
+    floor = max(_units(bill) * torch.finfo(dtype).eps, 2.0 * number(tolerances.rtol))
     return Finding(
         "rounding",
         bill.concerned(spent),
@@ -282,6 +283,13 @@ def _tolerance(bill: Bill, spent: Tensor, _: Tensor) -> Finding:
         text,
         "; ".join(advice),
     )
+
+
+def _units(bill: Bill) -> float:
+    """Units in the last place below which tolerances meet the method's rounding."""
+    dtype = bill.problem.y0.dtype
+    least = least_rtol(dtype, bill.problem.stepper.noise) / torch.finfo(dtype).eps
+    return max(ROUNDING, 1.5 * least)
 
 
 def _noise(bill: Bill) -> Tensor:

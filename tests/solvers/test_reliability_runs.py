@@ -252,3 +252,46 @@ def test_what_was_reached_is_returned(options: Options, f64: KIND) -> None:
     (gradient,) = torch.autograd.grad(sol.ys[:, 1].sum(), weight)
     slope = -0.25 * torch.exp(ts[1].neg()) * 8
     torch.testing.assert_close(gradient, slope, rtol=5e-2, atol=0)
+
+
+def test_a_fast_start_of_a_long_interval(f64: KIND) -> None:
+    """Near t = 0, steps may be far below the resolution of the end."""
+    rate = torch.tensor([[1e9], [1.0], [1e3]], **f64)
+    y0, ts = torch.zeros(3, 1, **f64), torch.tensor([0.0, 1e6], **f64)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return rate * torch.exp(-rate * t.reshape(-1, 1))
+
+    controller = PID(rtol=1e-6, atol=1e-6)
+    sol = solve(ODETerm(field), y0, ts, controller=controller)
+    torch.testing.assert_close(sol.final, torch.ones_like(y0), rtol=0, atol=1e-5)
+    alone = solve(
+        ODETerm(lambda t, y: 1e9 * torch.exp(-1e9 * t[:, None])),
+        y0[:1],
+        ts,
+        controller=controller,
+    )
+    torch.testing.assert_close(alone.final, torch.ones_like(y0[:1]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("border", [0.5, 0.55, 0.61])
+def test_every_sample_is_told_its_own_cause(border: float, f64: KIND) -> None:
+    """Also where its last attempt was good, after one that was not."""
+    y0 = torch.tensor([[1.0], [0.1], [2.0]], **f64)
+    sol = solve(
+        ODETerm(lambda t, y: torch.where(t[:, None] > border, NAN, 1.0) * y),
+        y0,
+        torch.tensor([0.0, 2.0], **f64),
+        throw=False,
+    )
+    assert sol.status.tolist() == [FIELD] * 3
+
+
+def test_a_method_that_magnifies_rounding_warns_earlier() -> None:
+    y0, ts = torch.ones(2, 1), torch.tensor([0.0, 10.0])
+    asked = {"controller": PID(rtol=1e-5, atol=1e-5)}
+    term = ODETerm(lambda t, y: t[:, None].cos() * y)
+    solve(term, y0, ts, method="tsit5", **asked)
+    with pytest.warns(UserWarning, match=r"rtol=9\.9e-05 is used"):
+        sol = solve(term, y0, ts, method="vern6", **asked)
+    assert sol.explain().findings[0].cause == "rounding"

@@ -112,10 +112,9 @@ def test_one_sample_and_a_shared_batch(controller: object, f64: KIND) -> None:
         sol = dropping([1.0], 2.4, f64, controller=controller, batch=batch)
         close(sol.events.time[:, :2], [bounces(1.0, 2)])
         close(sol.final, [ball_at(2.4, 1.0)], atol=1e-7)
-    # The whole batch is reset where the first of its samples meets the event.
-    sol = dropping([1.0, 4.0], 1.5, f64, controller=controller, batch="shared")
-    close(sol.events.time, [[1.0], [1.0]])
-    close(sol.final, [[0.25, 0.0], [-0.25 + 0.5, 0.0]], atol=1e-7)
+    # Samples that share their time cannot be reset one by one.
+    with pytest.raises(ValueError, match="reset them all; use batch='per_sample'"):
+        dropping([1.0, 4.0], 1.5, f64, controller=controller, batch="shared")
 
 
 @CONTROLLED

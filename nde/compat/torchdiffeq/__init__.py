@@ -21,7 +21,8 @@ import changed. They differ where this is better:
   one first, and gives the exact gradient of what was computed; the adjoint's
   tolerances, method and norm have no effect. Tensors outside `adjoint_params` get
   none. `callback_step_adjoint` and `callback_accept_step_adjoint` hear of each step
-  repeated, by start, state and length. `scipy_solver` has no gradient here either.
+  repeated, by start, state and length. Under it `scipy_solver` has no gradient, and
+  says so.
 - Gradients to `t` are those of the solution, under fixed steps too, not of the grid.
 - Fixed steps raise where the state stops being finite, and refuse a grid of more than
   ten million steps.
@@ -32,6 +33,8 @@ import changed. They differ where this is better:
 - `odeint_dense` takes any adaptive method, tuples, and several times at once.
 - Where an assertion would fail there, the error here is an AssertionError and also says
   what it is: `InvalidInput` a ValueError, `SolveFailed` a `nde.solvers.SolveError`.
+  Wrong shapes or types from `func` are a ValueError or TypeError that names it; a
+  negative `rtol` and states of half precision are refused.
 """
 
 from nde.compat.torchdiffeq.adjoint import odeint_adjoint

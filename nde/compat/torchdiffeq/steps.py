@@ -32,6 +32,7 @@ class OnGrid:
     inner: Stepper
     perturb: bool
     has_interpolant: bool = False
+    noise: float = 0.0
     extra_evaluations: int = 0
     error_order: int | None = None
     has_stiffness: bool = False
