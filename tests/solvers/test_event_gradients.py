@@ -87,7 +87,7 @@ def test_through_resets(
 ) -> None:
     """To everything that the field, the condition and the reset use."""
     y0 = torch.tensor([[1.0, 0.2], [1.1, -0.1], [-1.0, 0.0]], **f64)
-    y0 = y0[:2] if batch == "shared" else y0
+    y0 = y0[:1] if batch == "shared" else y0
     ts = torch.tensor([0.0, 0.7, 1.4, 2.1], **f64)
     at = torch.tensor([0.33, 1.21, 1.9], **f64)
 
