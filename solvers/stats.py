@@ -24,6 +24,19 @@ class Stats:
         self._layout = runs[0].layout
         self._tapes = [run.outcome.tape for run in runs]
 
+    def __repr__(self) -> str:
+        counts = [self.evaluations, self.accepted, self.rejected]
+        if not counts[0].numel():
+            return "Stats(no samples)"
+        low = [int(count.min()) for count in counts]
+        high = [int(count.max()) for count in counts]
+        names = ("evaluations", "accepted", "rejected")
+        shown = ", ".join(
+            f"{name} {a}" if a == b else f"{name} {a} to {b}"
+            for name, a, b in zip(names, low, high, strict=True)
+        )
+        return f"Stats({counts[0].numel()} samples: {shown})"
+
     @cached_property
     def evaluations(self) -> Tensor:
         """Vector-field calls `(batch,)`."""

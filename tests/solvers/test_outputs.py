@@ -151,3 +151,13 @@ def test_per_sample_times_equal_separate_solves(f64: KIND) -> None:
         one = solve(ODETerm(SPIRAL.field), y0[i : i + 1], ts[i])
         torch.testing.assert_close(one.ys[0], sol.ys[i], rtol=1e-9, atol=1e-11)
         assert one.stats.evaluations[0] == sol.stats.evaluations[i]
+
+
+def test_solutions_print_in_a_line(f64: KIND) -> None:
+    y0, ts = SPIRAL.y0(**f64), SPIRAL.ts(50, **f64)
+    sol = solve(ODETerm(SPIRAL.field), y0, ts, controller=FixedSteps(0.25))
+    count = int(sol.stats.accepted[0])
+    shown = repr(sol.stats)
+    assert shown.startswith(f"Stats({len(y0)} samples: evaluations ")
+    assert shown.endswith(f", accepted {count}, rejected 0)")
+    assert shown in repr(sol) and "grad_fn" not in repr(sol)
