@@ -225,16 +225,19 @@ class SolvedPath:
 
     def evaluate(self, t: Tensor) -> State:
         """Value at `t`: leaves `(batch, ...)`."""
-        return map_tensors(itemgetter((slice(None), 0)), self._one(t, False))
+        return map_tensors(_FIRST, self.solution.evaluate(_column(t)))
 
     def derivative(self, t: Tensor) -> State:
         """Time derivative at `t`."""
-        return map_tensors(itemgetter((slice(None), 0)), self._one(t, True))
+        return map_tensors(_FIRST, self.solution.derivative(_column(t)))
 
-    def _one(self, t: Tensor, slope: bool) -> State:
-        times = t.reshape(1) if t.ndim == 0 else t.unsqueeze(1)
-        solution = self.solution
-        return solution.derivative(times) if slope else solution.evaluate(times)
+
+_FIRST = itemgetter((slice(None), 0))
+
+
+def _column(t: Tensor) -> Tensor:
+    """One time of all samples `(1,)`, or of each `(batch, 1)`."""
+    return t.reshape(1) if t.ndim == 0 else t.unsqueeze(1)
 
 
 def solution_of(ts: Tensor, runs: tuple[Run, ...], status: Tensor) -> Solution:
