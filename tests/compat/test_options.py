@@ -1,6 +1,7 @@
 """Options, callbacks, warnings and errors as torchdiffeq has them."""
 
 import inspect
+import warnings
 from typing import Any
 
 import pytest
@@ -426,3 +427,13 @@ def test_dense_output_refuses_other_methods_and_times() -> None:
         compat.odeint_dense(decay, Y, 0.0, 1.0, method="rk4")
     with pytest.raises(ValueError, match="outside"):
         compat.odeint_dense(decay, Y, 0.0, 1.0)(1.5)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8", "tsit5", "bosh3"])
+def test_float32_at_default_tolerances_is_silent(method: str) -> None:
+    """A tolerance that float32 does not resolve is raised, whatever the method."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ys = compat.odeint(decay, Y.float(), times(*ENDS).float(), method=method)
+    wide = compat.odeint(decay, Y, times(*ENDS), method=method)
+    torch.testing.assert_close(ys.double(), wide.double(), rtol=3e-5, atol=1e-6)

@@ -5,8 +5,8 @@ torchdiffeq 0.2.5 take and return what they return, so that code goes over with 
 import changed. They differ where this is better:
 
 - The last time is a step's end, not read off an interpolant that passes it; times
-  between are read from the method's own interpolant. Steps are controlled by the
-  method's usual gains, and those of `dopri5` judged by Dormand and Prince's own
+  between are read from the method's own interpolant. A step may also shrink after one
+  that was accepted, and those of `dopri5` are judged by Dormand and Prince's own
   embedded solution.
 - `adaptive_heun` and `fehlberg2` take every step from the derivative at its start,
   which costs one evaluation more per step; there they take a later stage of the step
@@ -16,7 +16,8 @@ import changed. They differ where this is better:
   are accepted and have no effect. `tsit5` exists, and is of order 5.
 - `max_num_steps` counts steps attempted over the whole solve, and is a million where
   it is not given, and 100,000 until an event. `dtype` is accepted; time is float64.
-- float32 resolves relative errors of 5e-7: a smaller `rtol` is taken as that, silently.
+- float32 resolves relative errors of 5e-7, and of 3e-6 with `dopri8`, which magnifies
+  rounding: a smaller `rtol` is taken as that, silently.
 - `odeint_adjoint` solves no equation backward. It repeats the steps of the solve, last
   one first, and gives the exact gradient of what was computed; the adjoint's
   tolerances, method and norm have no effect. Tensors outside `adjoint_params` get

@@ -158,7 +158,7 @@ class Job:
 
     def controller(self) -> PID:
         """That of an adaptive method."""
-        return adaptive(self.options, self.packing, self.rtol, self.atol)
+        return adaptive(self.method, self.options, self.packing, self.rtol, self.atol)
 
     def solve(
         self, y0: Tensor, t: Tensor, adjoint: Direct | Recompute, **changes: Any

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from nde.compat.torchdiffeq.packing import Packing
-from nde.solvers import PID
+from nde.solvers import ODE_METHODS, PID
+from nde.solvers.tolerances import least_rtol
 
 # Names here -> names in `ODE_METHODS`.
 ADAPTIVE: Mapping[str, str] = {
@@ -41,9 +42,6 @@ MAX_EVENT_STEPS = 100_000
 # Steps of a fixed grid, and until an event on one.
 MAX_GRID = 10_000_000
 MAX_EVENT_GRID = 20_000
-
-# Units in the last place that a relative tolerance must not go below.
-_RESOLVED = 4.0
 
 _OF_ADAPTIVE = {
     "min_step",
@@ -82,9 +80,11 @@ def checked(method: object, options: object) -> tuple[str, dict[str, Any]]:
     return method, given
 
 
-def adaptive(options: dict[str, Any], packing: Packing, rtol: Any, atol: Any) -> PID:
-    """The controller of an adaptive method."""
-    least = _RESOLVED * torch.finfo(packing.dtype).eps
+def adaptive(
+    method: str, options: dict[str, Any], packing: Packing, rtol: Any, atol: Any
+) -> PID:
+    """The controller of an adaptive method, whose rtol its precision resolves."""
+    least = least_rtol(packing.dtype, ODE_METHODS[ADAPTIVE[method]].noise)
     rtol = packing.tolerance("rtol", rtol)
     rtol = rtol.clamp_min(least) if isinstance(rtol, Tensor) else _at_least(rtol, least)
     norm = options.get("norm")
