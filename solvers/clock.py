@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import BoundSDE
 from nde.solvers.problem import Problem
-from nde.solvers.term import BoundSDE, Field
+from nde.solvers.term import Field
 
 # Rounding that a sample may show because of what others were given.
 _ROUNDING = 16.0

@@ -135,7 +135,7 @@ class PID:
         return torch.zeros_like(ratio), torch.zeros_like(ratio)
 
     def adapt(
-        self, h: Tensor, ratio: Tensor, history: tuple[Tensor, Tensor], order: int
+        self, h: Tensor, ratio: Tensor, history: tuple[Tensor, Tensor], order: float
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Judge a step: `(accept, h_next, history)`, each per row."""
         accept = ratio <= 1.0
@@ -159,7 +159,7 @@ class PID:
         return accept, h * factor, history
 
     def adapt_host(
-        self, h: float, ratio: float, history: tuple[float, float], order: int
+        self, h: float, ratio: float, history: tuple[float, float], order: float
     ) -> tuple[bool, float, tuple[float, float]]:
         """`adapt` for one row known on the host, in Python numbers."""
         accept = ratio <= 1.0
@@ -179,7 +179,7 @@ class PID:
             history = (math.log(max(ratio, _RATIO_FLOOR)), history[0])
         return accept, h * factor, history
 
-    def _powers(self, order: int) -> tuple[float, float, float]:
+    def _powers(self, order: float) -> tuple[float, float, float]:
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
         return -(i + p + d) / order, (p + 2.0 * d) / order, -d / order
 

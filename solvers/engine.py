@@ -11,6 +11,7 @@ from nde.solvers.adjoint import Adjoint, Direct, Recompute
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.bound import BoundSDE, bind
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
@@ -23,7 +24,7 @@ from nde.solvers.schedule import Schedule, fixed_grid
 from nde.solvers.stepper import Stepper
 from nde.solvers.stops import engine_times, stops_of
 from nde.solvers.tape import Tape
-from nde.solvers.term import BoundSDE, Layout, Term, bind
+from nde.solvers.term import Layout, Term
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Observer, Status

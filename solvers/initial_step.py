@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nde.solvers.term import Bound
+from nde.solvers.bound import Bound
 from nde.solvers.tolerances import Tolerances
 
 EVALUATIONS = 1
@@ -18,7 +18,7 @@ def initial_step(
     k: Tensor,
     span: Tensor,
     tolerances: Tolerances,
-    order: int,
+    order: float,
 ) -> Tensor:
     """Step sizes `(rows,)` float64 from `y` at `t (rows,)` with derivative `k`.
 

@@ -195,14 +195,14 @@ def _cause_of(error: float) -> Status:
     return Status.STEP_UNDERFLOW if finite else Status.NON_FINITE_FIELD
 
 
-def _parts(problem: Problem) -> tuple[Stepper, PID, int]:
+def _parts(problem: Problem) -> tuple[Stepper, PID, float]:
     stepper, controller = problem.stepper, problem.controller
     assert isinstance(controller, PID) and stepper.error_order is not None
     return stepper, controller, stepper.error_order
 
 
 @torch.no_grad()
-def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: int) -> Tensor:
+def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: float) -> Tensor:
     controller = problem.controller
     assert isinstance(controller, PID)
     span = problem.t1 - problem.t0

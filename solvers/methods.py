@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from nde.solvers.multistep import EXPLICIT_ADAMS, IMPLICIT_ADAMS, Adams
 from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.stepper import Stepper
-from nde.solvers.stochastic import EulerMaruyama, StratonovichHeun
+from nde.solvers.stochastic import STOCHASTIC, StochasticMethod
 from nde.solvers.symplectic import Leapfrog, SemiImplicitEuler
 from nde.solvers.tableaus import EXPLICIT
 
@@ -28,9 +28,7 @@ ODE_METHODS: Mapping[str, Stepper] = {
     **SYMPLECTIC_METHODS,
 }
 
-SDE_METHODS: Mapping[str, EulerMaruyama | StratonovichHeun] = {
-    stepper.name: stepper for stepper in (EulerMaruyama(), StratonovichHeun())
-}
+SDE_METHODS: Mapping[str, StochasticMethod] = STOCHASTIC
 
 
 def method_named(name: object, methods: Mapping[str, Stepper], kind: str) -> Stepper:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
+from nde.solvers.bound import Bound
 from nde.solvers.stages import Stages
-from nde.solvers.term import Bound
 from nde.solvers.types import MEMORY, Increment, Step, StepOut
 
 Number = TypeVar("Number", float, Tensor)

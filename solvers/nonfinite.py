@@ -15,7 +15,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nde.solvers.term import Bound, BoundSDE, Field
+from nde.solvers.bound import Bound, BoundSDE
+from nde.solvers.term import Field
 from nde.solvers.types import Status
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import Bound
 from nde.solvers.controller import Controller
 from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
 from nde.solvers.stops import Stops
-from nde.solvers.term import Bound
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Increment, Observer, Step, StepOut
 from nde.solvers.watch import Watch

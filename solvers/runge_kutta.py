@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import Bound
 from nde.solvers.stages import StageBuffer, Stages, StageStack
 from nde.solvers.tableau import ButcherTableau, on_device
-from nde.solvers.term import Bound
 from nde.solvers.types import Increment, Step, StepOut, time_dtype
 
 

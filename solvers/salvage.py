@@ -49,7 +49,9 @@ def cut_short(plan: Schedule, steps: Tensor) -> Schedule:
     t = torch.where(taken, plan.t[:most], last)
     noise = plan.noise
     if noise is not None:
-        noise = noise[:most] * taken.unsqueeze(2)
+        noise = noise.map(
+            lambda part: part[:most] * taken.view(*taken.shape, *(1,) * (part.ndim - 2))
+        )
     fresh = None if plan.fresh is None else plan.fresh[:most]
     return schedule(t, plan.h[:most] * taken, noise, fresh=fresh)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nde.solvers.brownian import BrownianGrid
+from nde.solvers.bound import BoundSDE
+from nde.solvers.brownian import BrownianGrid, BrownianIncrement
 from nde.solvers.controller import FixedSteps, StepTo
 from nde.solvers.problem import Problem
+from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.tape import Tape
-from nde.solvers.term import BoundSDE
 from nde.solvers.types import MEMORY, Increment, Step
 
 
@@ -22,7 +23,7 @@ class Schedule:
 
     `t`, `h` `(steps, rows)` float64; a length of zero rests. `fresh (steps, rows)`
     where a step begins anew after a jump of the field, None where none does.
-    `noise (steps, batch, m)`.
+    `noise` is the Brownian motion over each step.
 
     The field is evaluated for rows that rest too, and nothing is known of it where they
     ended: NaN there would pass through weights of zero. So a row that rests, from the
@@ -34,7 +35,7 @@ class Schedule:
     t: Tensor
     h: Tensor
     fresh: Tensor | None
-    noise: Tensor | None
+    noise: BrownianIncrement | None
     shared: list[tuple[float, float]] | None
     restarts: frozenset[int]
     resting: frozenset[int] = frozenset()
@@ -47,13 +48,14 @@ class Schedule:
 
     def step(self, j: int, dtype: torch.dtype) -> tuple[Step, Increment]:
         """Start and increment of step j."""
-        w = None if self.noise is None else self.noise[j]
         before = slice(max(j - MEMORY, 0), j)
         if self.shared is not None:
             t, h = self.shared[j]
-            return t, Increment(h, w, j, [size for _, size in self.shared[before]])
+            past = [size for _, size in self.shared[before]]
+            return t, driven_by(self.noise, j, Increment(h, index=j, past=past))
         dt = self.h[j].to(dtype).unsqueeze(1)
-        return self.t[j], Increment(dt, w, j, self.h[before])
+        inc = Increment(dt, index=j, past=self.h[before])
+        return self.t[j], driven_by(self.noise, j, inc)
 
     def begin(
         self, problem: Problem, j: int, y: Tensor, carry: tuple[Tensor, ...]
@@ -86,6 +88,20 @@ class Schedule:
         return replace(problem, t0=problem.t0[donor], y0=y0)
 
 
+def driven_by(
+    noise: BrownianIncrement | None, j: int, increment: Increment
+) -> Increment:
+    """An increment with the Brownian motion over step j."""
+    if noise is None:
+        return increment
+    return replace(
+        increment,
+        w=noise.w[j],
+        levy=None if noise.levy is None else noise.levy[j],
+        area=None if noise.area is None else noise.area[j],
+    )
+
+
 def restarted(
     problem: Problem, t: Tensor, y: Tensor, carry: tuple[Tensor, ...], rows: Tensor
 ) -> tuple[Tensor, ...]:
@@ -101,7 +117,7 @@ def restarted(
 def schedule(
     t: Tensor,
     h: Tensor,
-    noise: Tensor | None,
+    noise: BrownianIncrement | None,
     common: bool = False,
     fresh: Tensor | None = None,
 ) -> Schedule:
@@ -168,7 +184,11 @@ def fixed_grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
     if noise is not None:
         assert isinstance(problem.term, BoundSDE)
         lengths = h[:, 0] if h.shape[1] == 1 else h
-        drawn = noise.increments(lengths, problem.term.noise_shape, problem.y0.dtype)
+        assert isinstance(problem.stepper, StochasticMethod)
+        levy = problem.stepper.asks(problem.term.noise)
+        shape = problem.term.noise_shape
+        drawn = noise.increments(lengths, shape, problem.y0.dtype, levy)
+        drawn = problem.term.driven(drawn)
     if problem.common:
         t, h = t.expand(-1, problem.rows), h.expand(-1, problem.rows)
         fresh = None if fresh is None else fresh.expand(-1, problem.rows)

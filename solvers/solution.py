@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from nde.solvers import dense
+from nde.solvers.bound import BoundSDE
 from nde.solvers.diagnosis import Explanation, explain
 from nde.solvers.engine import Run
 from nde.solvers.initial_step import initial_step
 from nde.solvers.moving_ends import shifted, slope_at
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
-from nde.solvers.term import BoundSDE, Layout
+from nde.solvers.term import Layout
 from nde.solvers.times import read_times
 from nde.solvers.types import Increment
 
@@ -196,7 +197,7 @@ class Solution:
             )
             noise = normal * length.sqrt().to(flat.dtype).unsqueeze(1)
         stepper = problem.stepper
-        increment = Increment(length.to(flat.dtype).unsqueeze(1), noise)
+        increment = Increment(length.to(flat.dtype).unsqueeze(1), w=noise)
         carry = stepper.start(problem.term, start, flat)
         if k1 == "frozen":
             carry = tuple(part.detach() for part in carry)

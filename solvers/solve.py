@@ -25,6 +25,7 @@ from nde.solvers.methods import (
 from nde.solvers.solution import Solution, solution_of
 from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
+from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
 from nde.solvers.times import UserTimes, read_times, user_times
@@ -259,19 +260,8 @@ def _stepper(
                 f"{', '.join(adaptive)}"
             )
         return stepper
-    sde_stepper = method_named(method, SDE_METHODS, "an SDETerm")
-    wanted = SDE_METHODS[sde_stepper.name].interpretation
-    if wanted != term.interpretation:
-        fits = [
-            name
-            for name, m in SDE_METHODS.items()
-            if m.interpretation == term.interpretation
-        ]
-        raise ValueError(
-            f"method {sde_stepper.name!r} converges to the {wanted} solution, the term "
-            f"is {term.interpretation}; use method {', '.join(fits)} or convert the "
-            "drift"
-        )
+    sde_stepper = SDE_METHODS[method_named(method, SDE_METHODS, "an SDETerm").name]
+    _check_fit(sde_stepper, term)
     if isinstance(controller, PID):
         raise ValueError(
             "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
@@ -280,6 +270,30 @@ def _stepper(
     if noise is not None and not isinstance(noise, BrownianGrid):
         raise TypeError(f"noise must be BrownianGrid(seed), got {noise!r}")
     return sde_stepper
+
+
+def _check_fit(method: StochasticMethod, term: SDETerm) -> None:
+    """Refuse a method that does not converge to the solution of a term."""
+    same = term.interpretation in method.interpretations or term.noise == "additive"
+    if same and term.noise in method.noises:
+        return
+    fits = [
+        name
+        for name, other in SDE_METHODS.items()
+        if term.noise in other.noises
+        and (term.interpretation in other.interpretations or term.noise == "additive")
+    ]
+    if not same:
+        raise ValueError(
+            f"method {method.name!r} converges to the "
+            f"{' or '.join(method.interpretations)} solution, the term is "
+            f"{term.interpretation}; use method {', '.join(fits)}, or convert the term "
+            f"by term.to({method.interpretations[0]!r})"
+        )
+    raise ValueError(
+        f"method {method.name!r} is for noise that is {' or '.join(method.noises)}, "
+        f"the term has {term.noise} noise; use method {', '.join(fits)}"
+    )
 
 
 def _warn_coarse_time(reads: Tensor, dtype: torch.dtype) -> None:

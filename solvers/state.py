@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -76,6 +76,23 @@ class Structure:
             else:
                 tensors.append(part.reshape(*lead, *leaf.shape))
         return _fill(self.skeleton, tensors)
+
+    def columns(self, state: State, count: int, name: str) -> Tensor:
+        """A state whose leaves have a last axis more, `(batch, ..., count)`, to
+        `(batch, dim, count)`; errors as for `flatten`."""
+        if any(leaf.dtype.is_complex for leaf in self.leaves):
+            raise TypeError(
+                f"{name} cannot be a matrix for a complex state; use diagonal or "
+                "scalar noise, or real and imaginary parts as a tuple"
+            )
+        leaves = tuple(Leaf((*leaf.shape, count), leaf.dtype) for leaf in self.leaves)
+        tensors: list[Tensor] = []
+        replace(self, leaves=leaves)._collect(self.skeleton, state, name, tensors)
+        rows = [
+            tensor.reshape(self.batch, leaf.width, count)
+            for tensor, leaf in zip(tensors, self.leaves, strict=True)
+        ]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def _collect(self, skeleton: Any, state: State, name: str, out: list[Tensor]):  # type: ignore[no-untyped-def]
         if isinstance(skeleton, int):

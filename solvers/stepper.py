@@ -10,8 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from nde.solvers.bound import Bound
 from nde.solvers.stages import Stages
-from nde.solvers.term import Bound
 from nde.solvers.types import Increment, Step, StepOut
 
 
@@ -23,7 +23,7 @@ class Stepper(Protocol):
         """As users write it."""
 
     @property
-    def error_order(self) -> int | None:
+    def error_order(self) -> float | None:
         """Power of h in the error estimate; None without one."""
 
     @property

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
+from nde.solvers.bound import Bound
 from nde.solvers.stages import Stages
 from nde.solvers.state import Structure
-from nde.solvers.term import Bound
 from nde.solvers.types import Increment, Step, StepOut
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nde.solvers.brownian import BrownianIncrement
 from nde.solvers.problem import Problem
 from nde.solvers.stages import Stages
 from nde.solvers.types import Increment, Readable, Status, StepOut
@@ -49,7 +50,7 @@ class Tape:
     accepted: Tensor
     rejected: Tensor
     status: Tensor
-    noise: Tensor | None = None
+    noise: BrownianIncrement | None = None
     channel: Tensor | None = None
 
     @cached_property

@@ -1,23 +1,17 @@
-"""Terms: what is integrated. A user's functions, and the same in the engine's layout.
-
-The engine knows one layout, `(rows, dim)` with a time per row. `bind` fits a term to a
-state: it unflattens, reverses time for decreasing `ts`, folds a shared batch into one
-row, and checks what the user's function returns.
-"""
+"""Terms: the user's functions, and how a state lies in the engine's layout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from nde.solvers.state import State, Structure
 
-Noise = Literal["diagonal", "scalar", "additive"]
+Noise = Literal["diagonal", "scalar", "additive", "general"]
 Interpretation = Literal["ito", "stratonovich"]
 # (t, y), or (t, y, args) where the solve has args.
 Function = Callable[..., State]
@@ -47,12 +41,26 @@ class ODETerm:
 
 @dataclass(frozen=True)
 class SDETerm:
-    """dy = drift(t, y) dt + diffusion(t, y) dW.
+    """dy = drift(t, y) dt + diffusion(t, y) dB.
 
-    Both are called as the field of an `ODETerm`. `noise`: "diagonal" (diffusion has
-    y's shape, one Brownian motion per entry), "scalar" (y's shape, one per sample),
-    "additive" (`(batch, dim, noise_dim)` for a state `(batch, dim)`, independent of y).
-    `interpretation` "ito" or "stratonovich" must fit the method.
+    Both are called as the field of an `ODETerm`.
+
+    Args:
+        drift: returns the structure and shapes of y.
+        diffusion: returns, for noise that is "diagonal" (one Brownian motion per entry
+            of y) or "scalar" (one per sample), the structure and shapes of y; for
+            "general", and for "additive", which must not depend on y, leaves of shape
+            `(batch, ..., noise_dim)`.
+        noise: see `diffusion`.
+        interpretation: "ito" or "stratonovich". It must fit the method, but for
+            additive noise, where both are the same.
+        noise_dim: number of Brownian motions of additive and general noise.
+        mixing: B = mixing W for a standard Brownian motion W, `(noise, k)` with a row
+            for each motion in B, on the state's device. Rows have length 1, so that
+            mixing @ mixing.T is the correlation of B; with additive and general noise
+            they may have any.
+        prior: drift of another SDE with the same diffusion; the solution then tells the
+            divergence of this one from it along the path, `Solution.path_kl`.
 
     Raises TypeError or ValueError naming the argument.
     """
@@ -62,25 +70,77 @@ class SDETerm:
     noise: Noise = "diagonal"
     interpretation: Interpretation = "ito"
     noise_dim: int | None = None
+    mixing: Tensor | None = None
+    prior: Function | None = None
+    # What conversion adds to the drift: so many times (1/2) sum_j (dg_j/dy) g_j.
+    correction: int = 0
 
     def __post_init__(self) -> None:
         _callable("drift", self.drift)
         _callable("diffusion", self.diffusion)
-        if self.noise not in ("diagonal", "scalar", "additive"):
+        if self.prior is not None:
+            _callable("prior", self.prior)
+        if self.noise not in get_args(Noise):
             raise ValueError(
-                f"noise is {self.noise!r}; use 'diagonal', 'scalar' or 'additive'"
+                f"noise is {self.noise!r}; use 'diagonal', 'scalar', 'additive' or "
+                "'general'"
             )
-        if self.interpretation not in ("ito", "stratonovich"):
+        if self.interpretation not in get_args(Interpretation):
             raise ValueError(
                 f"interpretation is {self.interpretation!r}; use 'ito' or "
                 "'stratonovich'"
             )
-        if (self.noise == "additive") != (self.noise_dim is not None) or (
+        if self.matrix != (self.noise_dim is not None) or (
             self.noise_dim is not None and self.noise_dim < 1
         ):
             raise ValueError(
                 f"noise_dim is {self.noise_dim} with noise={self.noise!r}; give the "
-                "number of Brownian motions for additive noise, and only there"
+                "number of Brownian motions for additive and general noise, and only "
+                "there"
+            )
+        if self.mixing is not None:
+            self._check_mixing(self.mixing)
+
+    @property
+    def matrix(self) -> bool:
+        """Whether the diffusion is a matrix for each sample."""
+        return self.noise in ("additive", "general")
+
+    def to(self, interpretation: Interpretation) -> SDETerm:
+        """The same equation in the other interpretation.
+
+        Its drift is the drift here plus (Stratonovich to Ito) or minus (1/2) sum_j
+        (dg_j/dy) g_j, with derivatives of the diffusion by forward-mode automatic
+        differentiation: one for scalar noise, none for additive, and one for each
+        entry of y, or each Brownian motion, for diagonal or general noise.
+        """
+        if interpretation == self.interpretation:
+            return self
+        sign = 1 if interpretation == "ito" else -1
+        return replace(
+            self, interpretation=interpretation, correction=self.correction + sign
+        )
+
+    def _check_mixing(self, mixing: object) -> None:
+        if not isinstance(mixing, Tensor) or not mixing.is_floating_point():
+            shown = mixing.dtype if isinstance(mixing, Tensor) else type(mixing)
+            raise TypeError(f"mixing must be a floating tensor, got {shown}")
+        if mixing.ndim != 2 or self.noise == "scalar":
+            raise ValueError(
+                f"mixing has shape {tuple(mixing.shape)} with noise={self.noise!r}; "
+                "give a matrix (noise, k), for noise of more than one Brownian motion"
+            )
+        if self.noise_dim is not None and mixing.shape[0] != self.noise_dim:
+            raise ValueError(
+                f"mixing has {mixing.shape[0]} rows for noise_dim={self.noise_dim}; "
+                "give one for each Brownian motion"
+            )
+        length = torch.linalg.vector_norm(mixing.detach(), dim=1)
+        if not self.matrix and bool(((length - 1.0).abs() > 1e-4).any()):
+            raise ValueError(
+                f"rows of mixing have lengths {length.tolist()}; with diagonal noise "
+                "each must be 1 (the Cholesky factor of a correlation matrix), and "
+                "sizes belong into the diffusion"
             )
 
 
@@ -188,92 +248,6 @@ class Layout:
             return value.reshape(y.shape) if reshapes else value
 
         return single
-
-
-@dataclass(frozen=True)
-class BoundODE:
-    """An ODE term in engine layout: `f(t (rows,), y (rows, dim)) -> (rows, dim)`."""
-
-    term: ODETerm
-    layout: Layout
-
-    @cached_property
-    def f(self) -> Field:
-        """The vector field along the engine's time."""
-        forward = self.layout.fit(self.term.f, "f")
-        if not self.layout.reverse:
-            return forward
-        return lambda t, y: -forward(t, y)
-
-    def probe(self, t: Tensor, y: Tensor) -> None:
-        """Call the user's function once."""
-        self.f(t, y)
-
-
-@dataclass(frozen=True)
-class BoundSDE:
-    """An SDE term in engine layout."""
-
-    term: SDETerm
-    layout: Layout
-
-    @property
-    def noise_shape(self) -> tuple[int, int]:
-        """Shape of the Brownian motion: `(batch, noise)`."""
-        structure = self.layout.structure
-        if self.term.noise == "diagonal":
-            return structure.batch, structure.width
-        return structure.batch, self.term.noise_dim or 1
-
-    @cached_property
-    def f(self) -> Field:
-        """The drift."""
-        return self.layout.fit(self.term.drift, "drift")
-
-    @cached_property
-    def g(self) -> Field:
-        """The diffusion: `(rows, dim)`, or `(batch, dim, noise_dim)` if additive."""
-        if self.term.noise == "additive":
-            return self._matrix
-        return self.layout.fit(self.term.diffusion, "diffusion")
-
-    def _matrix(self, t: Tensor, y: Tensor) -> Tensor:
-        layout = self.layout
-        state = layout.structure.unflatten(layout.to_batch(y))
-        value = layout.call(self.term.diffusion, layout.clock(t), state)
-        width = layout.to_batch(y).shape[1]
-        wanted = (layout.structure.batch, width, self.term.noise_dim)
-        if not isinstance(value, Tensor) or value.shape != wanted:
-            shown = tuple(value.shape) if isinstance(value, Tensor) else type(value)
-            raise ValueError(
-                f"diffusion returned {shown}; additive noise needs shape {wanted}: "
-                "(batch, dim, noise_dim)"
-            )
-        return value
-
-    def product(self, g: Tensor, w: Tensor) -> Tensor:
-        """g dW in engine layout; `w (batch, noise)`."""
-        if self.term.noise == "additive":
-            moved = torch.bmm(g, w.unsqueeze(-1)).squeeze(-1)
-            return moved.reshape(1, -1) if self.layout.shared else moved
-        if self.term.noise == "scalar" and self.layout.shared:
-            return (self.layout.to_batch(g) * w).reshape(1, -1)
-        return g * w.reshape(1, -1) if self.layout.shared else g * w
-
-    def probe(self, t: Tensor, y: Tensor) -> None:
-        """Call the user's functions once."""
-        self.f(t, y)
-        self.g(t, y)
-
-
-Bound = BoundODE | BoundSDE
-
-
-def bind(term: Term, layout: Layout) -> Bound:
-    """A term in engine layout."""
-    if isinstance(term, ODETerm):
-        return BoundODE(term, layout)
-    return BoundSDE(term, layout)
 
 
 def _callable(name: str, value: object) -> None:

@@ -42,7 +42,11 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Increment:
-    """What drives one step: elapsed time `dt`, and the Brownian increment `w`.
+    """What drives one step: elapsed time `dt`, and for an SDE a Brownian motion.
+
+    `w (batch, m)` is the increment W, `levy (batch, m)` the space-time Levy area H, the
+    mean over the step of W less its chord, and `area (batch, m, m)` the Levy area of
+    its components, where the method asks for them.
 
     Where the steps are known beforehand, `index` counts those before this one, and
     `past` holds the lengths of the last `MEMORY` of them, oldest first: numbers like
@@ -52,6 +56,8 @@ class Increment:
 
     dt: Step
     w: Tensor | None = None
+    levy: Tensor | None = None
+    area: Tensor | None = None
     index: int = 0
     past: Sequence[float] | Tensor = ()
 

@@ -46,7 +46,7 @@ MAY_IMPORT = {
 SOLVER_ROWS = [
     {"types", "arithmetic", "stages", "tableau", "tableaus", "state", "term"},
     {"tolerances", "watch"},
-    {"path", "control", "brownian"},
+    {"path", "control", "brownian", "bound"},
     {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
     {"controller", "stops", "initial_step", "problem", "nonfinite", "clock"},
     {"tape", "schedule", "progress", "dense", "locate", "loop", "march"},

@@ -77,7 +77,7 @@ def make_noise(
 def interpretation_of(settings: SolverSettings) -> Interpretation:
     """What the method of completed settings converges to."""
     assert settings.method is not None
-    return SDE_METHODS[settings.method].interpretation
+    return SDE_METHODS[settings.method].interpretations[0]
 
 
 def controlled_term(

@@ -1,5 +1,6 @@
 """Brownian motion."""
 
 from nde.solvers.brownian.grid import BrownianGrid, Seed, fresh_seed
+from nde.solvers.brownian.increment import BrownianIncrement, Levy
 
-__all__ = ["BrownianGrid", "Seed", "fresh_seed"]
+__all__ = ["BrownianGrid", "BrownianIncrement", "Levy", "Seed", "fresh_seed"]

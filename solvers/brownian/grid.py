@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from nde.solvers.brownian.area import levy_area
+from nde.solvers.brownian.increment import BrownianIncrement, Levy
 
 # Of a batch as a whole, or `(batch,)` one per sample.
 Seed = int | Tensor
@@ -41,33 +45,62 @@ class BrownianGrid:
             raise ValueError(f"seed must lie in [0, 2**63), got {self.seed}")
 
     def increments(
-        self, h: Tensor, shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Tensor:
-        """W(t + h) - W(t) over each step.
+        self,
+        h: Tensor,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        levy: Levy = "none",
+    ) -> BrownianIncrement:
+        """The motion over each step.
 
         `h (steps,)` or `(steps, batch)`, in units of time, zero for a step not taken;
-        `shape (batch, noise)`. Returns `(steps, batch, noise)`.
+        `shape (batch, m)`. Tensors have the leading axis `steps`. W is the same
+        whatever `levy` asks for.
         """
+        root = h.sqrt().to(dtype)
+        wide = root[:, None, None] if h.ndim == 1 else root[:, :, None]
+        w = self._normal(h, 0, shape, dtype) * wide
+        if levy == "none":
+            return BrownianIncrement(w)
+        area = self._normal(h, 1, shape, dtype) * (wide / math.sqrt(12.0))
+        if levy == "space-time":
+            return BrownianIncrement(w, area)
+        batch, m = shape
+        normal = self._normal(h, 2, (batch, m * m), dtype)
+        normal = normal.view(-1, batch, m, m)
+        length = wide.square()
+        return BrownianIncrement(w, area, levy_area(length, w, area, normal))
+
+    def _normal(
+        self, h: Tensor, stream: int, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        """Standard normal numbers `(steps, *shape)`, others for each stream."""
         generator = torch.Generator(device=h.device)
         if isinstance(self.seed, Tensor):
-            normal = _apart(self.seed, h.shape[0], shape, dtype, generator)
-        else:
-            normal = torch.randn(
-                (h.shape[0], *shape),
-                generator=generator.manual_seed(self.seed),
-                dtype=dtype,
-                device=h.device,
-            )
-        root = h.sqrt().to(dtype)
-        return normal * (root[:, None, None] if h.ndim == 1 else root[:, :, None])
+            seeds = [_streamed(seed, stream) for seed in self.seed.tolist()]
+            return _apart(seeds, h.shape[0], shape, dtype, generator)
+        return torch.randn(
+            (h.shape[0], *shape),
+            generator=generator.manual_seed(_streamed(self.seed, stream)),
+            dtype=dtype,
+            device=h.device,
+        )
 
+
+def _streamed(seed: int, stream: int) -> int:
+    """The seed of another stream of numbers: of the areas beside W."""
+    return (seed ^ (stream * _STREAM)) % 2**63
+
+
+# Odd, with bits all over.
+_STREAM = 0x1E3779B97F4A7C15
 
 # A draw of another multiple of this length begins with the same numbers.
 _DRAW = 16
 
 
 def _apart(
-    seeds: Tensor,
+    seeds: list[int],
     steps: int,
     shape: tuple[int, ...],
     dtype: torch.dtype,
@@ -86,7 +119,7 @@ def _apart(
             dtype=dtype,
             device=generator.device,
         )[:used]
-        for seed in seeds.tolist()
+        for seed in seeds
     ]
     drawn = torch.stack(rows) if rows else torch.zeros(0, used, dtype=dtype)
     return drawn.view(batch, steps, noise).transpose(0, 1).to(generator.device)

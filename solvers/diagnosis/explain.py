@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import BoundSDE
 from nde.solvers.controller import PID, FixedSteps
 from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named
 from nde.solvers.diagnosis.findings import adaptive
 from nde.solvers.engine import Run
 from nde.solvers.failure import CAUSE, FIX
-from nde.solvers.term import BoundSDE
 from nde.solvers.types import Status
 
 if TYPE_CHECKING:

@@ -166,7 +166,7 @@ def _at(mask: Tensor, number: Tensor) -> Tensor:
 
 
 def _proposed(
-    controller: PID, h: Tensor, error: Tensor, order: int, valid: Tensor
+    controller: PID, h: Tensor, error: Tensor, order: float, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The length proposed for each step, and that which its own error would allow."""
     ratio = torch.where(valid, error, 1.0)

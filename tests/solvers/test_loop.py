@@ -10,11 +10,12 @@ from torch import Tensor
 
 from nde.solvers import PID, ODETerm, Status, solve
 from nde.solvers import loop as loops
+from nde.solvers.bound import Bound, bind
 from nde.solvers.problem import Problem
 from nde.solvers.stages import Stages
 from nde.solvers.state import structure_of
 from nde.solvers.tape import Tape
-from nde.solvers.term import Bound, Layout, bind
+from nde.solvers.term import Layout
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Increment, Step, StepOut
 

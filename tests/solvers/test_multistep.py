@@ -23,10 +23,11 @@ from nde.solvers import (
     Status,
     solve,
 )
+from nde.solvers.bound import bind
 from nde.solvers.multistep import EXPLICIT_ADAMS, IMPLICIT_ADAMS
 from nde.solvers.schedule import schedule
 from nde.solvers.state import structure_of
-from nde.solvers.term import Layout, bind
+from nde.solvers.term import Layout
 from nde.solvers.types import Increment
 
 STEPPERS = {stepper.name: stepper for stepper in (EXPLICIT_ADAMS, IMPLICIT_ADAMS)}

@@ -19,9 +19,10 @@ from nde.solvers import (
     Status,
     solve,
 )
+from nde.solvers.bound import bind
 from nde.solvers.methods import SYMPLECTIC_METHODS
 from nde.solvers.state import structure_of
-from nde.solvers.term import Layout, bind
+from nde.solvers.term import Layout
 from nde.solvers.types import Increment
 
 Pair = tuple[Tensor, Tensor]

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from nde.compat.torchdiffeq.packing import Packing
 from nde.solvers.arithmetic import clock, later
+from nde.solvers.bound import Bound
 from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
 from nde.solvers.tableau import ButcherTableau, on_device
-from nde.solvers.term import Bound
 from nde.solvers.types import Increment, Step, StepOut
 
 CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")

@@ -1,0 +1,189 @@
+"""Terms bound to a state: the user's functions as the engine calls them.
+
+The engine knows one layout, `(rows, dim)` with a time per row. Binding unflattens the
+state, reverses time for decreasing `ts`, folds a shared batch into one row, and checks
+what the user's functions return.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from nde.solvers.brownian.increment import BrownianIncrement
+from nde.solvers.term import (
+    Field,
+    Interpretation,
+    Layout,
+    Noise,
+    ODETerm,
+    SDETerm,
+    Term,
+)
+
+
+@dataclass(frozen=True)
+class BoundODE:
+    """An ODE term in engine layout: `f(t (rows,), y (rows, dim)) -> (rows, dim)`."""
+
+    term: ODETerm
+    layout: Layout
+
+    @cached_property
+    def f(self) -> Field:
+        """The vector field along the engine's time."""
+        forward = self.layout.fit(self.term.f, "f")
+        if not self.layout.reverse:
+            return forward
+        return lambda t, y: -forward(t, y)
+
+    def probe(self, t: Tensor, y: Tensor) -> None:
+        """Call the user's function once."""
+        self.f(t, y)
+
+
+@dataclass(frozen=True)
+class BoundSDE:
+    """An SDE term in engine layout.
+
+    Where the diffusion is a matrix for each sample, G is `(batch, dim of a sample, m)`,
+    also where the batch is one row; else `(rows, dim)`.
+    """
+
+    term: SDETerm
+    layout: Layout
+
+    @property
+    def noise(self) -> Noise:
+        """The kind of noise."""
+        return self.term.noise
+
+    @property
+    def interpretation(self) -> Interpretation:
+        """Ito or Stratonovich."""
+        return self.term.interpretation
+
+    @property
+    def motions(self) -> int:
+        """Brownian motions of each sample that B has."""
+        if self.term.noise == "diagonal":
+            return self.layout.structure.width
+        return self.term.noise_dim or 1
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Shape of the Brownian motion to draw: `(batch, m)`."""
+        mixing = self.term.mixing
+        m = self.motions if mixing is None else mixing.shape[1]
+        return self.layout.structure.batch, m
+
+    @cached_property
+    def f(self) -> Field:
+        """The drift."""
+        drift, times = self.layout.fit(self.term.drift, "drift"), self.term.correction
+        if not times or self.term.noise == "additive":
+            return drift
+        return lambda t, y: torch.add(drift(t, y), self._own(t, y), alpha=0.5 * times)
+
+    @cached_property
+    def g(self) -> Field:
+        """The diffusion."""
+        if not self.term.matrix:
+            return self.layout.fit(self.term.diffusion, "diffusion")
+        matrix, mixing = self._matrix, self.term.mixing
+        if mixing is None:
+            return matrix
+        return lambda t, y: torch.matmul(matrix(t, y), mixing.to(y))
+
+    def driven(self, increment: BrownianIncrement) -> BrownianIncrement:
+        """The Brownian motion that drives the steps, from the one that was drawn."""
+        mixing = self.term.mixing
+        if mixing is None or self.term.matrix:
+            return increment
+        return increment.map(lambda part: torch.matmul(part, mixing.to(part).T))
+
+    def product(self, g: Tensor, w: Tensor) -> Tensor:
+        """g w in engine layout; `w (batch, m)`."""
+        shared = self.layout.shared
+        if self.term.matrix:
+            moved = torch.bmm(g, w.unsqueeze(-1)).squeeze(-1)
+            return moved.reshape(1, -1) if shared else moved
+        if shared:
+            return (self.layout.to_batch(g) * w).reshape(1, -1)
+        return g * w
+
+    def moved(self, y: Tensor, g: Tensor, w: Tensor) -> Tensor:
+        """y + g w."""
+        if self.term.matrix or self.layout.shared:
+            return y + self.product(g, w)
+        return torch.addcmul(y, g, w)
+
+    def slope(self, t: Tensor, y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The diffusion, and its derivative in y along `v (rows, dim)`.
+
+        Raises RuntimeError where the diffusion has no forward-mode derivative.
+        """
+        try:
+            with forward_ad.dual_level():
+                moving = forward_ad.make_dual(y, v)  # type: ignore[no-untyped-call]
+                value = self.g(t, moving)
+                g, dg = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
+        except (NotImplementedError, RuntimeError) as error:
+            error.add_note(
+                "The diffusion was differentiated in forward mode; where it cannot be, "
+                "use a method without derivatives (milstein_grad_free)"
+            )
+            raise
+        return g, torch.zeros_like(g) if dg is None else dg
+
+    def column(self, g: Tensor, j: int) -> Tensor:
+        """Column j of a matrix diffusion as a direction `(rows, dim)`."""
+        one = g[:, :, j]
+        return one.reshape(1, -1) if self.layout.shared else one
+
+    def probe(self, t: Tensor, y: Tensor) -> None:
+        """Call the user's functions once."""
+        self.f(t, y)
+        self.g(t, y)
+
+    def _own(self, t: Tensor, y: Tensor) -> Tensor:
+        """sum_j (dg_j/dy) g_j: `(rows, dim)`."""
+        g = self.g(t, y)
+        if self.term.noise == "scalar":
+            return self.slope(t, y, g)[1]
+        if self.term.matrix:
+            total = torch.zeros_like(y)
+            for j in range(g.shape[2]):
+                _, dg = self.slope(t, y, self.column(g, j))
+                total = total + self.column(dg, j)
+            return total
+        # The derivative of each entry in itself: one direction per entry of a sample.
+        width = self.layout.structure.width
+        parts = []
+        for i in range(width):
+            unit = torch.zeros(width, dtype=y.dtype, device=y.device)
+            unit[i] = 1.0
+            along = (self.layout.to_batch(g) * unit).reshape(y.shape)
+            parts.append(self.layout.to_batch(self.slope(t, y, along)[1])[:, i])
+        return torch.stack(parts, dim=1).reshape(y.shape)
+
+    def _matrix(self, t: Tensor, y: Tensor) -> Tensor:
+        layout = self.layout
+        state = layout.structure.unflatten(layout.to_batch(y))
+        value = layout.call(self.term.diffusion, layout.clock(t), state)
+        assert self.term.noise_dim is not None
+        return layout.structure.columns(value, self.term.noise_dim, "diffusion")
+
+
+Bound = BoundODE | BoundSDE
+
+
+def bind(term: Term, layout: Layout) -> Bound:
+    """A term in engine layout."""
+    if isinstance(term, ODETerm):
+        return BoundODE(term, layout)
+    return BoundSDE(term, layout)

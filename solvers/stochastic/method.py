@@ -1,0 +1,120 @@
+"""What a stochastic method is: one step as a function, and what it declares.
+
+To add a method, write its step and declare it in one of the files beside this one, and
+enter it in `__init__.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nde.solvers.bound import Bound, BoundSDE
+from nde.solvers.brownian.increment import Levy
+from nde.solvers.stages import Stages
+from nde.solvers.term import Interpretation, Noise
+from nde.solvers.types import Increment, Step, StepOut
+
+# (term, t, y, increment, carry) to the step taken. The identity where its length is
+# zero, and so W, H and A are.
+Take = Callable[[BoundSDE, Step, Tensor, Increment, tuple[Tensor, ...]], StepOut]
+# (term, t, y) to the carry of the first step, each part `(rows, ...)`.
+Start = Callable[[BoundSDE, Tensor, Tensor], tuple[Tensor, ...]]
+
+ITO: tuple[Interpretation, ...] = ("ito",)
+STRATONOVICH: tuple[Interpretation, ...] = ("stratonovich",)
+EVERY: tuple[Noise, ...] = ("diagonal", "scalar", "additive", "general")
+COMMUTATIVE: tuple[Noise, ...] = ("diagonal", "scalar", "additive")
+ADDITIVE: tuple[Noise, ...] = ("additive",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StochasticMethod:
+    """A method for SDEs.
+
+    `take` is its step. `interpretations` and `noises` say which equations it solves;
+    `levy` what it asks of the Brownian motion, for the noises in `levy_noises` (all by
+    default). `drift_evaluations` and `diffusion_evaluations` are those of one step.
+    `orders` gives its strong order per kind of noise. `error_order` is the power of h
+    in its error estimate, None without one; `gains` are those of its controller.
+    """
+
+    name: str
+    take: Take
+    interpretations: tuple[Interpretation, ...]
+    noises: tuple[Noise, ...]
+    orders: dict[Noise, float]
+    levy: Levy = "none"
+    levy_noises: tuple[Noise, ...] = EVERY
+    drift_evaluations: int = 1
+    diffusion_evaluations: int = 1
+    error_order: float | None = None
+    has_stiffness: bool = False
+    stability: float | None = None
+    first: Start | None = None
+    start_evaluations: int = 0
+    gains: tuple[float, float, float] = (0.1, 0.3, 0.0)
+    has_interpolant: bool = False
+    noise: float = 0.0
+    extra_evaluations: int = 0
+
+    def asks(self, noise: Noise) -> Levy:
+        """What it needs of the Brownian motion for a kind of noise."""
+        return self.levy if noise in self.levy_noises else "none"
+
+    def evaluations(self, steps: Tensor) -> Tensor:
+        """Calls of the drift, or of the diffusion where these are more."""
+        return steps * max(self.drift_evaluations, self.diffusion_evaluations)
+
+    def interpolant(self, k: Tensor) -> Tensor:
+        raise AssertionError("a path of an SDE is no polynomial inside its steps")
+
+    def extend(
+        self, term: Bound, t: Step, y: Tensor, inc: Increment, stages: Stages | None
+    ) -> None:
+        pass
+
+    def workspace(self, y: Tensor, graph: bool) -> Stages | None:
+        return None
+
+    def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        assert isinstance(term, BoundSDE)
+        return () if self.first is None else self.first(term, t, y)
+
+    def step(
+        self,
+        term: Bound,
+        t: Step,
+        y: Tensor,
+        inc: Increment,
+        carry: tuple[Tensor, ...],
+        stages: Stages | None,
+    ) -> StepOut:
+        assert isinstance(term, BoundSDE)
+        return self.take(term, t, y, inc, carry)
+
+
+def stepped(
+    y1: Tensor,
+    error: Tensor | None = None,
+    stiffness: Tensor | None = None,
+    carry: tuple[Tensor, ...] = (),
+) -> StepOut:
+    """What a step of a stochastic method gives."""
+    return StepOut(y1=y1, error=error, stiffness=stiffness, carry=carry, stages=None)
+
+
+def root(h: Step) -> Step:
+    """The square root of a step, positive where the step is zero."""
+    if isinstance(h, float):
+        return math.sqrt(h) or math.sqrt(torch.finfo(torch.float32).tiny)
+    return h.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+
+
+def share(h: Step, fraction: float) -> Step:
+    """A part of a step."""
+    return h * fraction
