@@ -1,4 +1,4 @@
-"""t + h and y + h k, for steps that are one number or one entry per row."""
+"""t + h and y + h k, for steps that are one number or one per row, and slopes."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def along(y: Tensor, k: Tensor, h: Step) -> Tensor:
     if isinstance(h, float):
         return torch.add(y, k, alpha=h)
     return torch.addcmul(y, h, k)
+
+
+def slope_size(dk: Tensor, dg: Tensor, dtype: torch.dtype) -> Tensor:
+    """|dk| / |dg| per row; 0 where the inputs coincide."""
+    floor = torch.finfo(dtype).tiny
+    size = torch.linalg.vector_norm(dg, dim=-1).clamp_min(floor)
+    return torch.div(torch.linalg.vector_norm(dk, dim=-1), size)

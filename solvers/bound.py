@@ -7,8 +7,9 @@ what the user's functions return.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -127,6 +128,7 @@ class BoundSDE:
 
         Raises RuntimeError where the diffusion has no forward-mode derivative.
         """
+        _load_forward_mode()
         try:
             with forward_ad.dual_level():
                 moving = forward_ad.make_dual(y, v)  # type: ignore[no-untyped-call]
@@ -177,6 +179,15 @@ class BoundSDE:
         value = layout.call(self.term.diffusion, layout.clock(t), state)
         assert self.term.noise_dim is not None
         return layout.structure.columns(value, self.term.noise_dim, "diffusion")
+
+
+@cache
+def _load_forward_mode() -> None:
+    """Make a first dual number, for which torch compiles what it deprecates itself."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        one = torch.ones(())
+        forward_ad.make_dual(one, one)  # type: ignore[no-untyped-call]
 
 
 Bound = BoundODE | BoundSDE

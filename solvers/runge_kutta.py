@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nde.solvers.arithmetic import slope_size
 from nde.solvers.bound import Bound
 from nde.solvers.stages import StageBuffer, Stages, StageStack
 from nde.solvers.tableau import ButcherTableau, on_device
@@ -118,7 +119,7 @@ class ExplicitRungeKutta:
         stiffness = None
         if tableau.stiffness_pair is not None:
             i, j = tableau.stiffness_pair
-            stiffness = _ratio(
+            stiffness = slope_size(
                 stages.stage(i) - stages.stage(j), inputs[i] - inputs[j], y.dtype
             )
         return StepOut(
@@ -142,10 +143,3 @@ def _stage_times(
         return torch.mul(numbers.c_state, h).add_(t).unbind(0)
     assert isinstance(h, Tensor)
     return torch.addcmul(t, numbers.c, h.squeeze(1)).to(y.dtype).unbind(0)
-
-
-def _ratio(dk: Tensor, dg: Tensor, dtype: torch.dtype) -> Tensor:
-    """|dk| / |dg| per row; 0 where the inputs coincide."""
-    floor = torch.finfo(dtype).tiny
-    size = torch.linalg.vector_norm(dg, dim=-1).clamp_min(floor)
-    return torch.div(torch.linalg.vector_norm(dk, dim=-1), size)

@@ -1,7 +1,8 @@
-"""Heun's method for Stratonovich equations."""
+"""Heun's, the midpoint and the reversible Heun method for Stratonovich equations."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
@@ -10,6 +11,8 @@ from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
+    share,
+    stage_time,
     stepped,
 )
 from nde.solvers.types import Increment, Step, StepOut
@@ -29,6 +32,46 @@ def _heun(
     return stepped(predicted + error, error)
 
 
+def _midpoint(
+    term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+) -> StepOut:
+    """A whole step with the slopes half an Euler step ahead; error: less that step."""
+    assert inc.w is not None
+    h, w = inc.dt, inc.w
+    now, middle = clock(t, y), stage_time(t, h, 0.5, y)
+    f0, g0 = term.f(now, y), term.g(now, y)
+    halfway = term.moved(along(y, f0, share(h, 0.5)), g0, 0.5 * w)
+    f1, g1 = term.f(middle, halfway), term.g(middle, halfway)
+    y1 = term.moved(along(y, f1, h), g1, w)
+    return stepped(y1, along(term.product(g1 - g0, w), f1 - f0, h))
+
+
+def _twin(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Slopes at the second state, which begins as the first, and that state."""
+    g = term.g(t, y)
+    return term.f(t, y), g.reshape(y.shape[0], -1), y.clone()
+
+
+def _reversible_heun(
+    term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+) -> StepOut:
+    """Heun's method about a second state that leaps over the first."""
+    assert inc.w is not None
+    h, w = inc.dt, inc.w
+    f0, flat, twin = carry
+    then = clock(later(t, h), y)
+    if term.term.matrix:
+        batch, width = term.layout.structure.batch, term.layout.structure.width
+        g0 = flat.reshape(batch, width, -1)
+    else:
+        g0 = flat
+    leap = term.moved(along(torch.sub(2.0 * y, twin), f0, h), g0, w)
+    f1, g1 = term.f(then, leap), term.g(then, leap)
+    y1 = term.moved(along(y, f0 + f1, share(h, 0.5)), g0 + g1, 0.5 * w)
+    error = along(term.product(g1 - g0, 0.5 * w), f1 - f0, share(h, 0.5))
+    return stepped(y1, error, carry=(f1, g1.reshape(flat.shape), leap))
+
+
 # Rumelin, *Numerical treatment of stochastic differential equations* (1982).
 HEUN = StochasticMethod(
     name="heun",
@@ -39,4 +82,29 @@ HEUN = StochasticMethod(
     drift_evaluations=2,
     diffusion_evaluations=2,
     error_order=1.0,
+)
+
+# Kloeden and Platen, *Numerical Solution of SDEs*, 4.9, with the midpoint rule.
+MIDPOINT = StochasticMethod(
+    name="midpoint",
+    take=_midpoint,
+    interpretations=STRATONOVICH,
+    noises=EVERY,
+    orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0, "general": 0.5},
+    drift_evaluations=2,
+    diffusion_evaluations=2,
+    error_order=1.0,
+)
+
+# Kidger, Foster, Li and Lyons, *Efficient and accurate gradients for neural SDEs*
+# (2021), algorithm 1.
+REVERSIBLE_HEUN = StochasticMethod(
+    name="reversible_heun",
+    take=_reversible_heun,
+    interpretations=STRATONOVICH,
+    noises=EVERY,
+    orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0, "general": 0.5},
+    error_order=1.0,
+    first=_twin,
+    start_evaluations=1,
 )

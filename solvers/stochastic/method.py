@@ -7,12 +7,13 @@ enter it in `__init__.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from nde.solvers.arithmetic import clock, later
 from nde.solvers.bound import Bound, BoundSDE
 from nde.solvers.brownian.increment import Levy
 from nde.solvers.stages import Stages
@@ -38,9 +39,12 @@ class StochasticMethod:
 
     `take` is its step. `interpretations` and `noises` say which equations it solves;
     `levy` what it asks of the Brownian motion, for the noises in `levy_noises` (all by
-    default). `drift_evaluations` and `diffusion_evaluations` are those of one step.
-    `orders` gives its strong order per kind of noise. `error_order` is the power of h
-    in its error estimate, None without one; `gains` are those of its controller.
+    default). `drift_evaluations` and `diffusion_evaluations` are the most that one step
+    makes, a derivative counted as one; with general noise a method that corrects by
+    derivatives takes one for each Brownian motion. `orders` gives its strong order per
+    kind of noise; where each entry of a diagonal diffusion depends on its own entry of
+    the state alone, else it is 0.5. `error_order` is the power of h in its error
+    estimate, None without one; `gains` are those of its controller.
     """
 
     name: str
@@ -118,3 +122,37 @@ def root(h: Step) -> Step:
 def share(h: Step, fraction: float) -> Step:
     """A part of a step."""
     return h * fraction
+
+
+def stage_time(t: Step, h: Step, node: float, y: Tensor) -> Tensor:
+    """Engine time t + node h as the field takes it."""
+    return clock(later(t, share(h, node)), y)
+
+
+def started_by_drift(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """The carry of methods that hand the drift at the end of a step to the next."""
+    return (term.f(t, y),)
+
+
+def weighted(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """sum_i weights_i parts_i, at least one weight not zero."""
+    pairs = [(p, w) for p, w in zip(parts, weights, strict=True) if w]
+    (first, weight), *rest = pairs
+    total = first if weight == 1.0 else first * weight
+    for part, weight in rest:
+        total = torch.add(total, part, alpha=weight)
+    return total
+
+
+def shifted(
+    y: Tensor, parts: Sequence[Tensor], weights: Sequence[float], h: Step
+) -> Tensor:
+    """y + h sum_i weights_i parts_i."""
+    if not any(weights):
+        return y
+    if not isinstance(h, float):
+        return torch.addcmul(y, h, weighted(parts, weights))
+    for part, weight in zip(parts, weights, strict=True):
+        if weight:
+            y = torch.add(y, part, alpha=h * weight)
+    return y

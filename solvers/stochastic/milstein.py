@@ -1,0 +1,145 @@
+"""Milstein's method: the noise to first order, with derivatives or differences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nde.solvers.arithmetic import along, clock, later
+from nde.solvers.bound import BoundSDE
+from nde.solvers.stochastic.method import (
+    COMMUTATIVE,
+    EVERY,
+    ITO,
+    STRATONOVICH,
+    StochasticMethod,
+    root,
+    share,
+    started_by_drift,
+    stepped,
+)
+from nde.solvers.types import Increment, Step, StepOut
+
+
+def _milstein(
+    term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+) -> StepOut:
+    """Euler's step and sum_ij (dg_i/dy) g_j I_ji.
+
+    Diagonal noise of an Ito equation takes what lies off the diagonal of dg/dy as if
+    it belonged to the entry's own motion: of mean zero, it does not bias the limit.
+    """
+    assert inc.w is not None
+    h, w = inc.dt, inc.w
+    now = clock(t, y)
+    g = term.g(now, y)
+    ito = term.interpretation == "ito"
+    if term.noise == "additive":
+        correction = None
+    elif term.noise == "general":
+        correction = _iterated(term, now, y, inc, g)
+    elif ito:
+        _, dg = term.slope(now, y, g)
+        correction = term.product(dg, 0.5 * (w.square() - h))
+    else:
+        _, dg = term.slope(now, y, term.product(g, w))
+        correction = term.product(dg, 0.5 * w)
+    return _finished(term, t, y, inc, carry[0], g, correction)
+
+
+def _iterated(
+    term: BoundSDE, now: Tensor, y: Tensor, inc: Increment, g: Tensor
+) -> Tensor:
+    """sum_ij (dg_i/dy) g_j I_ji with I_ji = (W_j W_i - [i = j, Ito] h) / 2 + A_ji."""
+    h, w = inc.dt, inc.w
+    assert w is not None and inc.area is not None
+    integral = torch.baddbmm(
+        inc.area, w.unsqueeze(2), w.unsqueeze(1), alpha=0.5
+    )  # (batch, m, m), indexed [j, i]
+    if term.interpretation == "ito":
+        size = h if isinstance(h, float) else h.unsqueeze(2)
+        one = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)
+        integral = integral - (0.5 * size) * one
+    directions = torch.bmm(g, integral)
+    columns = []
+    for i in range(w.shape[1]):
+        _, dg = term.slope(now, y, term.column(directions, i))
+        columns.append(term.column(dg, i))
+    return torch.stack(columns).sum(dim=0)
+
+
+def _milstein_grad_free(
+    term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+) -> StepOut:
+    """Milstein's method with (g(K + v) - g(y)) for the derivative, K = y + f h.
+
+    v = sqrt(h) g for an Ito equation. For a Stratonovich one v = g W: along sqrt(h) g
+    a diffusion whose entries depend on each other would converge to another equation.
+    """
+    assert inc.w is not None
+    h, w = inc.dt, inc.w
+    now = clock(t, y)
+    g, drifted = term.g(now, y), along(y, carry[0], h)
+    if term.noise == "additive":
+        correction = None
+    elif term.interpretation == "ito":
+        width = root(h)
+        dg = term.g(now, along(drifted, g, width)) - g
+        correction = term.product(dg, (w.square() - h) * (0.5 / width))
+    else:
+        dg = term.g(now, term.moved(drifted, g, w)) - g
+        correction = term.product(dg, 0.5 * w)
+    return _finished(term, t, y, inc, carry[0], g, correction)
+
+
+def _finished(
+    term: BoundSDE,
+    t: Step,
+    y: Tensor,
+    inc: Increment,
+    f0: Tensor,
+    g: Tensor,
+    correction: Tensor | None,
+) -> StepOut:
+    """Euler's step and a correction.
+
+    The estimate is the correction, by which Euler's step errs, and half the change of
+    the drift, which the next step begins with.
+    """
+    assert inc.w is not None
+    h = inc.dt
+    y1 = term.moved(along(y, f0, h), g, inc.w)
+    if correction is not None:
+        y1 = y1 + correction
+    f1 = term.f(clock(later(t, h), y), y1)
+    change, half = f1 - f0, share(h, 0.5)
+    error = change * half if correction is None else along(correction, change, half)
+    return stepped(y1, error, carry=(f1,))
+
+
+# Milstein (1974); Kloeden and Platen, *Numerical Solution of SDEs*, eq. 10.3.3 (Ito)
+# and 10.3.16 (Stratonovich).
+MILSTEIN = StochasticMethod(
+    name="milstein",
+    take=_milstein,
+    interpretations=(*ITO, *STRATONOVICH),
+    noises=EVERY,
+    orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0, "general": 1.0},
+    levy="area",
+    levy_noises=("general",),
+    diffusion_evaluations=2,
+    error_order=1.0,
+    first=started_by_drift,
+)
+
+# Kloeden and Platen, *Numerical Solution of SDEs*, eq. 11.1.3 (Ito).
+MILSTEIN_GRAD_FREE = StochasticMethod(
+    name="milstein_grad_free",
+    take=_milstein_grad_free,
+    interpretations=(*ITO, *STRATONOVICH),
+    noises=COMMUTATIVE,
+    orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0},
+    diffusion_evaluations=2,
+    error_order=1.0,
+    first=started_by_drift,
+)

@@ -1,0 +1,198 @@
+"""Rossler's stochastic Runge-Kutta methods for Ito equations, of strong order 1.5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from nde.solvers.arithmetic import slope_size
+from nde.solvers.bound import BoundSDE
+from nde.solvers.stochastic.method import (
+    ADDITIVE,
+    COMMUTATIVE,
+    ITO,
+    STRATONOVICH,
+    StochasticMethod,
+    Take,
+    root,
+    shifted,
+    stage_time,
+    stepped,
+    weighted,
+)
+from nde.solvers.stochastic.rossler_tableaus import (
+    SOSRA2,
+    SOSRI2,
+    SRA1,
+    SRIW1,
+    SRATableau,
+    SRITableau,
+)
+from nde.solvers.types import Increment, Step, StepOut
+
+
+def _sri(tableau: SRITableau) -> Take:
+    """The step of a method for diagonal and scalar noise.
+
+    Error: the drift's difference to Euler's step, unless the tableau has other weights,
+    and the noise that X2 and X3 weigh (Rackauckas and Nie 2017).
+    """
+
+    def take(
+        term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+    ) -> StepOut:
+        assert inc.w is not None and inc.levy is not None
+        h, w = inc.dt, inc.w
+        width = root(h)
+        square = w.square()
+        x1 = (square - h) * (0.5 / width)
+        x2 = inc.levy.add(w, alpha=0.5)
+        x3 = w * (square - 3.0 * h) * ((1.0 / 6.0) / (width * width))
+        at = _times(t, h, y)
+        inputs: list[Tensor] = []
+        f: list[Tensor] = []
+        g: list[Tensor] = []
+
+        for i, a1 in enumerate(tableau.a1):
+            if i < len(tableau.a0):
+                point = shifted(y, f, tableau.a0[i][: len(f)], h)
+                if i:
+                    point = term.moved(point, weighted(g, tableau.b0[i]), x2)
+                inputs.append(point)
+            inner = shifted(shifted(y, f, a1[: len(f)], h), g, tableau.b1[i], width)
+            if i < len(tableau.a0):
+                f.append(term.f(at(tableau.c0[i]), inputs[i]))
+            g.append(term.g(at(tableau.c1[i]), inner))
+        main = _mixed((x1, w), (tableau.beta2, tableau.beta1))
+        small = _mixed((x2, x3), (tableau.beta3, tableau.beta4))
+        error = term.product(g[0], small[0])
+        for part, weight in zip(g[1:], small[1:], strict=True):
+            error = term.moved(error, part, weight)
+        y1 = shifted(y, f, tableau.alpha, h) + error
+        for part, weight in zip(g, main, strict=True):
+            y1 = term.moved(y1, part, weight)
+        error = shifted(error, f, tableau.drift_error, h)
+        return stepped(y1, error, _stiffness(tableau.stiff, f, inputs, y))
+
+    return take
+
+
+def _sra(tableau: SRATableau) -> Take:
+    """The step of a method for additive noise; error as for the others."""
+
+    def take(
+        term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+    ) -> StepOut:
+        assert inc.w is not None and inc.levy is not None
+        h, w = inc.dt, inc.w
+        x2 = inc.levy.add(w, alpha=0.5)
+        at = _times(t, h, y)
+        inputs: list[Tensor] = []
+        f: list[Tensor] = []
+        g: list[Tensor] = []
+        for i, row in enumerate(tableau.a):
+            point = shifted(y, f, row, h)
+            if i:
+                point = term.moved(point, weighted(g, tableau.b[i]), x2)
+            inputs.append(point)
+            f.append(term.f(at(tableau.c0[i]), point))
+            g.append(term.g(at(tableau.c1[i]), y))
+        error = term.product(weighted(g, tableau.beta2), x2)
+        y1 = term.moved(shifted(y, f, tableau.alpha, h), weighted(g, tableau.beta1), w)
+        y1 = y1 + error
+        error = shifted(error, f, tableau.drift_error, h)
+        return stepped(y1, error, _stiffness(tableau.stiff, f, inputs, y))
+
+    return take
+
+
+def _times(t: Step, h: Step, y: Tensor) -> Callable[[float], Tensor]:
+    """Engine time of a node, made once for each."""
+    made: dict[float, Tensor] = {}
+
+    def at(node: float) -> Tensor:
+        if node not in made:
+            made[node] = stage_time(t, h, node, y)
+        return made[node]
+
+    return at
+
+
+def _mixed(
+    motions: tuple[Tensor, Tensor], weights: tuple[tuple[float, ...], ...]
+) -> list[Tensor]:
+    """The two integrals that weigh each stage, as one."""
+    pairs = zip(*weights, strict=True)
+    return [(motions[0] * one).add(motions[1], alpha=two) for one, two in pairs]
+
+
+def _stiffness(
+    stiff: bool, f: list[Tensor], inputs: list[Tensor], y: Tensor
+) -> Tensor | None:
+    """Size of df/dy, from the last two drift stages."""
+    if not stiff:
+        return None
+    return slope_size(f[-1] - f[-2], inputs[-1] - inputs[-2], y.dtype)
+
+
+_sriw1, _sra1 = _sri(SRIW1), _sra(SRA1)
+
+
+def _srk(
+    term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+) -> StepOut:
+    """SRI1W1, or SRA1 where the noise is additive."""
+    take = _sra1 if term.noise == "additive" else _sriw1
+    return take(term, t, y, inc, carry)
+
+
+SRK = StochasticMethod(
+    name="srk",
+    take=_srk,
+    interpretations=ITO,
+    noises=COMMUTATIVE,
+    orders={"diagonal": 1.5, "scalar": 1.5, "additive": 1.5},
+    levy="space-time",
+    drift_evaluations=2,
+    diffusion_evaluations=4,
+    error_order=1.5,
+)
+
+# Extents of the drift's stability region on the negative real axis, from the tableaus.
+SOSRI2_METHOD = StochasticMethod(
+    name="sosri2",
+    take=_sri(SOSRI2),
+    interpretations=ITO,
+    noises=("diagonal", "scalar"),
+    orders={"diagonal": 1.5, "scalar": 1.5},
+    levy="space-time",
+    drift_evaluations=4,
+    diffusion_evaluations=4,
+    error_order=1.5,
+    has_stiffness=True,
+    stability=10.45,
+)
+
+# The estimate of StochasticDiffEq.jl: of the drift, the sum h sum_i f_i.
+SOSRI2_SUM = replace(
+    SOSRI2_METHOD,
+    name="sosri2_sum",
+    take=_sri(replace(SOSRI2, drift_error=(1.0, 1.0, 1.0, 1.0))),
+    error_order=1.0,
+)
+
+SOSRA2_METHOD = StochasticMethod(
+    name="sosra2",
+    take=_sra(SOSRA2),
+    interpretations=(*ITO, *STRATONOVICH),
+    noises=ADDITIVE,
+    orders={"additive": 1.5},
+    levy="space-time",
+    drift_evaluations=3,
+    diffusion_evaluations=3,
+    error_order=1.5,
+    has_stiffness=True,
+    stability=5.34,
+)
