@@ -153,7 +153,7 @@ class BoundSDE:
         self.g(t, y)
 
     def _own(self, t: Tensor, y: Tensor) -> Tensor:
-        """sum_j (dg_j/dy) g_j: `(rows, dim)`."""
+        """sum_j (dg_j/dy) g_j over independent motions: `(rows, dim)`."""
         g = self.g(t, y)
         if self.term.noise == "scalar":
             return self.slope(t, y, g)[1]
@@ -163,13 +163,15 @@ class BoundSDE:
                 _, dg = self.slope(t, y, self.column(g, j))
                 total = total + self.column(dg, j)
             return total
-        # The derivative of each entry in itself: one direction per entry of a sample.
-        width = self.layout.structure.width
+        # Of each entry along the motions correlated with its own: a direction for each.
+        mixing, width = self.term.mixing, self.layout.structure.width
+        if mixing is None:
+            correlation = torch.eye(width, dtype=y.dtype, device=y.device)
+        else:
+            correlation = torch.matmul(mixing, mixing.T).to(y)
         parts = []
-        for i in range(width):
-            unit = torch.zeros(width, dtype=y.dtype, device=y.device)
-            unit[i] = 1.0
-            along = (self.layout.to_batch(g) * unit).reshape(y.shape)
+        for i, row in enumerate(correlation):
+            along = (self.layout.to_batch(g) * row).reshape(y.shape)
             parts.append(self.layout.to_batch(self.slope(t, y, along)[1])[:, i])
         return torch.stack(parts, dim=1).reshape(y.shape)
 

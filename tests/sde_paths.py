@@ -81,8 +81,10 @@ def one_step(
 def driven(method: StochasticMethod, term: SDETerm, y0: Tensor, path: Path) -> Tensor:
     """The state at the end of a path."""
     bound_term = bound(term, y0)
+    path = Path(path.h, bound_term.driven(path.over))
     y, carry = y0, method.start(bound_term, y0.new_zeros(()), y0)
     for j in range(path.steps):
-        out = method.step(bound_term, j * path.h, y, path.increment(j), carry, None)
+        inc = path.increment(j)
+        out = method.step(bound_term, j * path.h, y, inc, carry, None)
         y, carry = out.y1, out.carry
     return y

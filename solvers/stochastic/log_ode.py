@@ -57,6 +57,6 @@ LOG_ODE = StochasticMethod(
     levy="area",
     levy_noises=("general",),
     drift_evaluations=2,
-    diffusion_evaluations=3,
+    diffusion_evaluations=2,
     error_order=1.0,
 )

@@ -40,11 +40,12 @@ class StochasticMethod:
     `take` is its step. `interpretations` and `noises` say which equations it solves;
     `levy` what it asks of the Brownian motion, for the noises in `levy_noises` (all by
     default). `drift_evaluations` and `diffusion_evaluations` are the most that one step
-    makes, a derivative counted as one; with general noise a method that corrects by
-    derivatives takes one for each Brownian motion. `orders` gives its strong order per
-    kind of noise; where each entry of a diagonal diffusion depends on its own entry of
-    the state alone, else it is 0.5. `error_order` is the power of h in its error
-    estimate, None without one; `gains` are those of its controller.
+    makes with noise that commutes, a derivative counted as one; with general noise
+    `milstein` and `log_ode` take a derivative for each Brownian motion. `orders` gives
+    its strong order per kind of noise, of a diagonal diffusion one whose entries depend
+    each on its own entry of the state; else it is 0.5. `error_order` is the power of h
+    in its error estimate where noise commutes, None without one; `gains` are those of
+    its controller.
     """
 
     name: str

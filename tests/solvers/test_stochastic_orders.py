@@ -1,21 +1,23 @@
-"""Strong and weak orders of every method for SDEs, for each kind of noise.
+"""Orders of every method for SDEs: strong, weak, and of the error estimate.
 
 Each method runs on several grids along one Brownian path, against another method of the
 other interpretation on a grid four times finer, whose drift was converted by hand.
 """
 
+import math
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from sde_paths import Path, brownian_path, driven
+from sde_paths import Path, bound, brownian_path, driven, one_step
 from sde_problems import PROBLEMS, start
 from torch import Tensor
 
-from nde.solvers import SDE_METHODS
+from nde.solvers import SDE_METHODS, BrownianGrid, SDETerm
 
 F64 = {"dtype": torch.float64}
+AREA = (torch.float64, "area")
 PATHS, COUNTS, FINEST = 10_000, (8, 16, 32, 64), 256
 # What the orders of each method are measured against, and in which interpretation.
 REFERENCES = {
@@ -61,5 +63,59 @@ def slope(counts: tuple[int, ...], errors: list[float]) -> float:
 def test_strong_order(name: str, noise: str, interpretation: str) -> None:
     errors = strong_errors(name, noise, interpretation)
     found = slope(COUNTS, errors)
-    print(f"{name} {noise} {interpretation}: {found:.3f}  {errors}")
     assert found == pytest.approx(SDE_METHODS[name].orders[noise], abs=0.2)
+
+
+def estimate(name: str, noise: str, interpretation: str, h: float) -> float:
+    """Mean size of the error estimate of one step."""
+    problem, y = PROBLEMS[noise], start(2000, **F64)
+    lengths = torch.full((1,), h, **F64)
+    drawn = BrownianGrid(3).increments(lengths, (2000, problem.motions), *AREA)
+    step = Path(h, drawn).increment(0)
+    term = bound(problem.term(noise, interpretation), y)
+    error = one_step(SDE_METHODS[name], term, y, 0.3, step).error
+    assert error is not None
+    return error.abs().mean().item()
+
+
+@pytest.mark.parametrize(("name", "noise", "interpretation"), CASES)
+def test_error_estimate_order(name: str, noise: str, interpretation: str) -> None:
+    """As declared where noise commutes; at least 1.5 without noise in the state."""
+    order, counts = SDE_METHODS[name].error_order, (32, 64, 128, 256, 512)
+    if order is None:
+        pytest.skip("it has no estimate")
+    if noise == "general":
+        order = 1.0
+    if noise == "additive":
+        order = 1.5
+    errors = [estimate(name, noise, interpretation, 1.0 / n) for n in counts]
+    assert slope(counts, errors) == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "interpretation", "order"),
+    [
+        ("euler", "ito", 1),
+        ("milstein", "ito", 1),
+        ("milstein_grad_free", "ito", 1),
+        ("heun", "stratonovich", 1),
+        ("srk", "ito", 2),
+    ],
+)
+def test_weak_order(name: str, interpretation: str, order: int) -> None:
+    """E y^2 of a geometric Brownian motion; each path is compared with its own end."""
+    counts, paths, rate, volatility = (4, 8, 16, 32), 100_000, 0.8, 0.5
+    growth = rate - (volatility**2 / 2 if interpretation == "ito" else 0.0)
+    term = SDETerm(
+        lambda t, y: rate * y,
+        lambda t, y: volatility * y,
+        interpretation=interpretation,
+    )
+    fine, y0 = brownian_path(counts[-1], paths, 1, seed=5), torch.ones(paths, 1, **F64)
+    exact = (growth + volatility * fine.over.w.sum(dim=0)).exp()
+    errors = []
+    for n in counts:
+        gap = driven(SDE_METHODS[name], term, y0, fine.on(n)).square() - exact.square()
+        errors.append(gap.mean().abs().item())
+        assert 8 * gap.std().item() / math.sqrt(paths) < errors[-1]
+    assert slope(counts, errors) == pytest.approx(order, abs=0.25)
