@@ -38,7 +38,8 @@ def test_error_columns() -> None:
         assert match, name
         assert match[1] == ("no" if stepper.error_order is None else "yes")
     for name, stepper in SDE_METHODS.items():
-        pattern = rf"^\| `{name}` \|.*\| SDE, .* \| (yes|no) \| no \|$"
+        pattern = rf"^\| `{name}` \|.*\| SDE, .* \| (yes|no) \| (yes|no) \|$"
         match = re.search(pattern, TEXT, flags=re.MULTILINE)
         assert match, name
         assert match[1] == ("no" if stepper.error_order is None else "yes")
+        assert match[2] == ("yes" if stepper.has_stiffness else "no")

@@ -112,7 +112,7 @@ EULER = StochasticMethod(
     orders=_HALF_OR_ONE,
 )
 
-# Gard, *Introduction to Stochastic Differential Equations* (1988).
+# Heun's method (Rumelin 1982) for the noise, Euler's for the drift.
 EULER_HEUN = StochasticMethod(
     name="euler_heun",
     take=_euler_heun,

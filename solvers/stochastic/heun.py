@@ -84,7 +84,7 @@ HEUN = StochasticMethod(
     error_order=1.0,
 )
 
-# Kloeden and Platen, *Numerical Solution of SDEs*, 4.9, with the midpoint rule.
+# The midpoint rule among the Runge-Kutta methods of Rumelin (1982).
 MIDPOINT = StochasticMethod(
     name="midpoint",
     take=_midpoint,

@@ -117,8 +117,7 @@ def _finished(
     return stepped(y1, error, carry=(f1,))
 
 
-# Milstein (1974); Kloeden and Platen, *Numerical Solution of SDEs*, eq. 10.3.3 (Ito)
-# and 10.3.16 (Stratonovich).
+# Milstein (1974); Kloeden and Platen, *Numerical Solution of SDEs*, 10.3.
 MILSTEIN = StochasticMethod(
     name="milstein",
     take=_milstein,
@@ -132,7 +131,7 @@ MILSTEIN = StochasticMethod(
     first=started_by_drift,
 )
 
-# Kloeden and Platen, *Numerical Solution of SDEs*, eq. 11.1.3 (Ito).
+# Kloeden and Platen, *Numerical Solution of SDEs*, 11.1.
 MILSTEIN_GRAD_FREE = StochasticMethod(
     name="milstein_grad_free",
     take=_milstein_grad_free,

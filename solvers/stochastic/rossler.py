@@ -143,7 +143,7 @@ _sriw1, _sra1 = _sri(SRIW1), _sra(SRA1)
 def _srk(
     term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
 ) -> StepOut:
-    """SRI1W1, or SRA1 where the noise is additive."""
+    """SRIW1, or SRA1 where the noise is additive."""
     take = _sra1 if term.noise == "additive" else _sriw1
     return take(term, t, y, inc, carry)
 

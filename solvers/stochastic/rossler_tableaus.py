@@ -60,7 +60,7 @@ def against_euler(alpha: Row) -> Row:
 
 
 # Rossler, *Runge-Kutta methods for the strong approximation of solutions of stochastic
-# differential equations* (2010), SRI1W1; its third and fourth drift stages are the
+# differential equations* (2010), SRIW1; its third and fourth drift stages are the
 # first, or not used.
 SRIW1 = SRITableau(
     a0=((), (3 / 4,)),

@@ -340,8 +340,15 @@ def test_fixed_steps() -> None:
 
 @pytest.mark.parametrize("name", list(SDE_METHODS))
 def test_sdes(name: str) -> None:
-    kind = SDE_METHODS[name].interpretation
-    term = SDETerm(lambda t, y: -y, lambda t, y: 0.1 * y, interpretation=kind)
+    kind, noise = SDE_METHODS[name].interpretations[0], SDE_METHODS[name].noises[0]
+    additive = noise == "additive"
+    term = SDETerm(
+        lambda t, y: -y,
+        lambda t, y: torch.full((2, 1, 1), 0.1) if additive else 0.1 * y,
+        noise=noise,
+        interpretation=kind,
+        noise_dim=1 if additive else None,
+    )
     ts = torch.linspace(0, 1, 31)
     controller = FixedSteps(0.04)
     done = solve(term, torch.ones(2, 1), ts, method=name, controller=controller)

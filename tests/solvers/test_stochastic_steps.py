@@ -11,7 +11,15 @@ from sde_paths import Path, bound, brownian_path, driven, one_step
 from sde_problems import PROBLEMS, size, start
 from torch import Tensor
 
-from nde.solvers import SDE_METHODS, SDETerm
+from nde.solvers import (
+    SDE_METHODS,
+    BrownianGrid,
+    Direct,
+    FixedSteps,
+    Recompute,
+    SDETerm,
+    solve,
+)
 from nde.solvers.types import Increment
 
 F64 = {"dtype": torch.float64}
@@ -245,3 +253,28 @@ def test_stiffness_is_the_rate_of_a_linear_drift(name: str, noise: str) -> None:
     out = one_step(SDE_METHODS[name], bound(term, y), y, 0.2, step)
     assert out.stiffness is not None
     torch.testing.assert_close(out.stiffness, torch.full((3,), 7.0, **F64))
+
+
+@ALL
+def test_solves_repeat_their_steps_for_gradients(
+    name: str, noise: str, interpretation: str
+) -> None:
+    """Also what a step hands on to the next, to rows that end after 2 and 5 steps."""
+    ts = torch.tensor([[0.0, 0.2], [0.0, 0.5]], **F64)
+    found = []
+    for adjoint in (Recompute(), Direct()):
+        y0 = start(2, **F64).requires_grad_()
+        done = solve(
+            PROBLEMS[noise].term(noise, interpretation),
+            y0,
+            ts,
+            method=name,
+            controller=FixedSteps(0.1),
+            noise=BrownianGrid(seed=3),
+            adjoint=adjoint,
+        )
+        done.final.square().sum().backward()
+        assert y0.grad is not None
+        found.append((done.final.detach(), y0.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
+    assert found[0][1].abs().min() > 1e-3
