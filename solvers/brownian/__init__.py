@@ -1,5 +1,15 @@
 """Brownian motion."""
 
 from nde.solvers.brownian.grid import BrownianGrid, Seed, fresh_seed
+from nde.solvers.brownian.increment import BrownianIncrement, Levy
+from nde.solvers.brownian.tree import BrownianTree, Position
 
-__all__ = ["BrownianGrid", "Seed", "fresh_seed"]
+__all__ = [
+    "BrownianGrid",
+    "BrownianIncrement",
+    "BrownianTree",
+    "Levy",
+    "Position",
+    "Seed",
+    "fresh_seed",
+]
