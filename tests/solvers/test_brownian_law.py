@@ -104,23 +104,22 @@ def test_integral_is_of_the_path() -> None:
     assert (sum_ - last.k).abs().max() < 5 * math.sqrt(2**13 * (2.0**-12) ** 3 / 12)
 
 
-def test_samples_dimensions_and_seeds_are_independent() -> None:
-    draws = {
-        seed: BrownianTree(seed=seed, t0=0.0, t1=1.0, size=(500, 60))
-        .increment(0.3, 0.4)
-        .w.div(math.sqrt(0.1))
-        for seed in (0, 1, 2, 2**62)
-    }
-    w = draws[0]
+@pytest.mark.parametrize("seed", [0, torch.arange(500)])
+def test_samples_dimensions_and_seeds_are_independent(seed: int | Tensor) -> None:
+    def drawn(seed: int | Tensor) -> Tensor:
+        tree = BrownianTree(seed=seed, t0=0.0, t1=1.0, size=(500, 60))
+        return tree.increment(0.3, 0.4).w
+
+    w = drawn(seed)
     for across in (w.T, w):
         n = across.shape[1]
         correlation = torch.corrcoef(across)
         correlation.fill_diagonal_(0)
         pairs = correlation.numel() / 2
         assert correlation.abs().max() < math.sqrt(2 * math.log(1e4 * pairs) / n)
-    for seed in (1, 2, 2**62):
-        assert_uncorrelated(w, draws[seed])
-        assert_uncorrelated(w[1:], draws[seed][:-1])
+    for other in (1, 2, 2**62):
+        assert_uncorrelated(w, drawn(other))
+        assert_uncorrelated(w[1:], drawn(other)[:-1])
 
 
 def test_steps_are_independent() -> None:
