@@ -17,7 +17,7 @@ def levy_area(h: Tensor, w: Tensor, levy: Tensor, normal: Tensor) -> Tensor:
     The first two terms are the mean of A given (W, H). Of the rest, b has the right
     variance given H, h^2/20 + h/5 (H_i^2 + H_j^2), but is taken as normal, and as
     independent between pairs (Foster 2020, *Numerical approximations for stochastic
-    differential equations*, chapter 7; Jelincic, Foster, Kidger 2024).
+    differential equations*; Jelincic, Foster, Kidger 2024).
     """
     m = w.shape[-1]
     lead = levy.unsqueeze(-1) * w.unsqueeze(-2)

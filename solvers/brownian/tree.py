@@ -229,7 +229,6 @@ class BrownianTree:
         nodes, weights = self._levels.read(x)
         counts = weights != 0
         needed = counts.flatten(1, 2).any(1)
-        needed[:, 0] = True  # so that there is a table
         # As x ascends, so do the nodes of each level: equal ones are neighbours.
         column = nodes.T.reshape(-1)
         fresh = torch.ones_like(column, dtype=torch.bool)

@@ -147,11 +147,13 @@ def test_a_flipped_bit_flips_half_of_a_key() -> None:
     bit = torch.arange(64)
     index = torch.arange(4000)
     plain = subkeys(keys, index)
-    for other in (
-        subkeys(keys, index ^ (1 << bit[:20, None])),
-        subkeys(keys ^ (1 << bit[:, None]), index),
+    seeded = sample_keys(index, 4000, keys.device)
+    for before, after in (
+        (plain, subkeys(keys, index ^ (1 << bit[:20, None]))),
+        (plain, subkeys(keys ^ (1 << bit[:, None]), index)),
+        (seeded, sample_keys(index ^ (1 << bit[:, None]), 4000, keys.device)),
     ):
-        flips = ((plain ^ other).unsqueeze(-1) >> bit) & 1
+        flips = ((before ^ after).unsqueeze(-1) >> bit) & 1
         share = flips.double().mean(1)
         assert (share - 0.5).abs().max() < 5 * 0.5 / math.sqrt(4000)
 

@@ -211,6 +211,22 @@ def test_grid_adds_up(kind: str) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(2,), (2, 3)])
+def test_ends_that_rounding_parted_are_joined(shape: tuple[int, ...]) -> None:
+    b = tree(dtype=F64)
+    t = torch.tensor([0.0, 0.7 + 2e-15], dtype=F64)
+    h = torch.tensor([0.7, 1.3 - 2e-15], dtype=F64)
+    still = torch.tensor([0.0, 0.2], dtype=F64)
+    t, h, still = (
+        v if len(shape) == 1 else v[:, None] + t.new_zeros(3) for v in (t, h, still)
+    )
+    joined = b.increments(t, h, "none").w.sum(0)
+    torch.testing.assert_close(joined, b.increment(0, 2).w, rtol=0, atol=1e-13)
+    # A step not taken is zero even so.
+    t[0] = 0.7
+    assert (b.increments(t, still, "none").w[0] == 0).all()
+
+
 def test_step_not_taken_is_zero() -> None:
     t = torch.tensor([0.0, 0.7, 2.0, 2.0], dtype=F64)
     h = torch.tensor([0.7, 1.3, 0.0, 0.0], dtype=F64)
