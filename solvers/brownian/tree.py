@@ -21,6 +21,8 @@ _TICKS = 2.0**50
 _DEEPEST = 48
 # Normals that are drawn at once, at most.
 _CHUNK = 2**20
+# On a CPU, where more would leave its cache, and memory be given back and taken anew.
+_BLOCK = 2**16
 # In place of a node, where Levy areas are drawn: no node is numbered so.
 _AREA = -1
 
@@ -207,19 +209,24 @@ class BrownianTree:
 
     def _values(self, x: Tensor, keys: Tensor) -> Tensor:
         """W and K `(rows, 2, m)` of samples `keys (rows,)` at `x (rows,)` or `(1,)`."""
-        rows = max(1, _CHUNK // (self._levels.terms * self.size[1]))
-        if len(keys) <= rows:
-            return self._sums(x, keys)
-        pieces = torch.split(keys, rows)
-        times = [x] * len(pieces) if len(x) == 1 else torch.split(x, rows)
-        return torch.cat([self._sums(p, q) for p, q in zip(times, pieces, strict=True)])
-
-    def _sums(self, x: Tensor, keys: Tensor) -> Tensor:
         nodes, weights = self._levels.read(x)
-        pair = normals(subkeys(keys.unsqueeze(-1), nodes), self.size[1], self.dtype)
+        keys = subkeys(keys.unsqueeze(-1), nodes)
         weights = weights.flatten(-2).expand(len(keys), -1, -1)
+        block = _BLOCK if keys.device.type == "cpu" else _CHUNK
+        rows = max(1, block // (self._levels.terms * self.size[1]))
+        return torch.cat(
+            [
+                self._sums(part, weight)
+                for part, weight in zip(
+                    torch.split(keys, rows), torch.split(weights, rows), strict=True
+                )
+            ]
+        )
+
+    def _sums(self, keys: Tensor, weights: Tensor) -> Tensor:
+        normal = torch.cat(normals(keys, self.size[1], self.dtype), dim=1)
         # In float64: small differences of large sums follow.
-        return torch.bmm(weights, torch.cat(pair, dim=1).to(torch.float64))
+        return torch.bmm(weights, normal.to(torch.float64))
 
     def _shared(self, x: Tensor) -> Tensor:
         """W and K `(n, batch, 2, m)` of all samples at ascending `x (n,)`.
