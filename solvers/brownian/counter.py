@@ -19,8 +19,8 @@ def _signed(word: int) -> int:
 _STRIDE = _signed(0x9E3779B97F4A7C15)
 _FIRST = _signed(0xBF58476D1CE4E5B9)
 _SECOND = _signed(0x94D049BB133111EB)
-# Another stride, so that a node and a coordinate are never counted alike: the multiplier
-# of MMIX (Knuth).
+# Another stride, so that a node and a coordinate are never counted alike: the
+# multiplier of MMIX (Knuth).
 _LANE = _signed(0x5851F42D4C957F2D)
 
 
