@@ -10,10 +10,7 @@ from torch import Tensor
 
 from nde.solvers.brownian.area import levy_area
 from nde.solvers.brownian.increment import BrownianIncrement, Levy
-
-# Of a batch as a whole, or `(batch,)` one per sample.
-Seed = int | Tensor
-
+from nde.solvers.brownian.seed import Seed, check_seed
 
 @dataclass(frozen=True)
 class BrownianGrid:
@@ -30,19 +27,7 @@ class BrownianGrid:
     seed: Seed
 
     def __post_init__(self) -> None:
-        if isinstance(self.seed, Tensor):
-            if self.seed.dtype != torch.int64 or self.seed.ndim != 1:
-                raise TypeError(
-                    "seeds of samples must be an int64 tensor (batch,), got "
-                    f"{self.seed.dtype} of shape {tuple(self.seed.shape)}"
-                )
-            if bool((self.seed < 0).any()):
-                raise ValueError("seeds must lie in [0, 2**63), got a negative one")
-            return
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"seed must be an int, got {type(self.seed).__name__}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in [0, 2**63), got {self.seed}")
+        check_seed(self.seed)
 
     def increments(
         self,
@@ -66,9 +51,8 @@ class BrownianGrid:
         if levy == "space-time":
             return BrownianIncrement(w, area)
         batch, m = shape
-        normal = self._normal(h, 2, (batch, m * m), dtype)
-        normal = normal.view(-1, batch, m, m)
-        length = wide.square()
+        normal = self._normal(h, 2, (batch, m * (m - 1) // 2), dtype)
+        length = (h.unsqueeze(1) if h.ndim == 1 else h).to(dtype)
         return BrownianIncrement(w, area, levy_area(length, w, area, normal))
 
     def _normal(
