@@ -23,6 +23,7 @@ from nde.models.sde import (
     make_noise,
     proportional_half_slope,
     proportional_noise,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
@@ -89,7 +90,7 @@ class GeometricSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=False)
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.gamma = make_drift(

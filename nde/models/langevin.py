@@ -19,6 +19,7 @@ from nde.models.sde import (
     interpretation_of,
     make_drift,
     make_noise,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
@@ -73,7 +74,7 @@ class LangevinSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=False)
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.gamma = make_drift(

@@ -20,6 +20,7 @@ from nde.models.sde import (
     make_noise,
     proportional_half_slope,
     proportional_noise,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
@@ -47,7 +48,10 @@ class LinearNoiseSDE(nn.Module):
             Brownian motion for the whole state; in the paper form one size too).
         sigma: "softplus" or "signed"; paper form only.
         bounded: end the drift in a scaled tanh.
-        solver: "euler" or "heun" and a step. Large steps lose the stability.
+        solver: method and step. The paper form is by default solved by
+            "linear_splitting", whose noise part is exact at any step; "euler" and
+            "heun" lose the stability at large steps. The runtime form takes "euler"
+            (its default) or "heun".
         regularizers: penalties on the solve, computed in training mode.
 
     Raises:
@@ -75,7 +79,7 @@ class LinearNoiseSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=form == "paper")
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.gamma = make_drift(
