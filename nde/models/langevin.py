@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nde.layers import PotentialDrift
 from nde.layers.diffusion import Sigma
 from nde.models.output import LayerOutput, integrate
 from nde.models.sde import (
@@ -46,6 +47,9 @@ class LangevinSDE(nn.Module):
             along the vector sigma(t)).
         sigma: "softplus" or "signed"; paper form only.
         bounded: end the drift in a scaled tanh; an unbounded drift can be dissipative.
+        potential: let the drift be -grad_z U(z, X) of a learned potential, which is
+            `layer.gamma.energy`; dissipative, never bounded, paper form only. With X
+            and sigma at rest the state then has a Gibbs law (`PotentialDrift`).
         solver: "euler" or "heun" and a step.
         regularizers: penalties on the solve, computed in training mode.
 
@@ -66,6 +70,7 @@ class LangevinSDE(nn.Module):
         noise: SharedNoise = "diagonal",
         sigma: Sigma = "softplus",
         bounded: bool = True,
+        potential: bool = False,
         solver: SolverSettings | None = None,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
@@ -77,14 +82,20 @@ class LangevinSDE(nn.Module):
         self.solver = solver_for(solver, linear=False)
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
-        self.gamma = make_drift(
-            form,
-            hidden,
-            channels,
-            width=width,
-            layers=layers,
-            timed=False,
-            bounded=bounded,
+        if potential and form != "paper":
+            raise ValueError("potential=True is for form='paper', got form='runtime'")
+        self.gamma = (
+            PotentialDrift(hidden, channels, width=width, layers=layers)
+            if potential
+            else make_drift(
+                form,
+                hidden,
+                channels,
+                width=width,
+                layers=layers,
+                timed=False,
+                bounded=bounded,
+            )
         )
         self.sigma = make_noise(form, hidden, width=width, sigma=sigma)
 
