@@ -67,7 +67,7 @@ class PotentialDrift(nn.Module):
 
     def energy(self, z: Tensor, x: Tensor | None = None) -> Tensor:
         """U(z, X) of `z (batch, hidden)` and `x (batch, channels)`, `(batch,)`."""
-        inner = self.net(z if x is None else torch.cat([z, x], dim=-1))
+        inner: Tensor = self.net(z if x is None else torch.cat([z, x], dim=-1))
         return 0.5 * (self.confinement * z.square()).sum(-1) + inner.squeeze(-1)
 
     def forward(self, t: Tensor, z: Tensor, x: Tensor | None = None) -> Tensor:

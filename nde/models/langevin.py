@@ -23,6 +23,7 @@ from nde.models.sde import (
     solver_for,
 )
 from nde.models.settings import SolverSettings
+from nde.models.stability import Equation, StabilityReport, report
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
@@ -119,6 +120,32 @@ class LangevinSDE(nn.Module):
             noise=self.noise,
             interpretation=interpretation,
         )
+
+    def stability_report(
+        self,
+        path: Path,
+        ts: Tensor,
+        *,
+        seed: int = 0,
+        pairs: int = 64,
+        delta: float = 1e-3,
+    ) -> StabilityReport:
+        """Predicted and measured contraction along `path` at times `ts`.
+
+        Distances of z under one Brownian motion; the bound is the drift's alone.
+        Arguments and errors are those of `nde.models.stability.report`.
+        """
+        sizes: Tensor = self.sigma(ts.to(self.initial.weight.dtype))
+        equation = Equation(
+            name=f"LangevinSDE, {self.form} form, {self.noise} noise",
+            space="z",
+            kind="additive",
+            ito=self.term(path),
+            solved=self.term(path, interpretation_of(self.solver)),
+            start=self.initial(path.evaluate(ts[..., 0])),
+            sizes=sizes if self.form == "paper" else torch.tanh(sizes),
+        )
+        return report(equation, ts, self.solver, seed=seed, pairs=pairs, delta=delta)
 
     def forward(
         self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from fine_path import FinePath, fine_increments
 from problems import KIND, column
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from nde.solvers import (
     SDETerm,
     solve,
 )
-from nde.solvers.brownian import BrownianIncrement, Levy
 from nde.solvers.term import Interpretation, Noise
 
 Field = Callable[[Tensor, Tensor], Tensor]
@@ -28,32 +28,14 @@ COUNTS = (8, 16, 32, 64)
 METHOD = "linear_splitting"
 
 
-class Summed(BrownianGrid):
-    """One path on a fine grid, read on coarser ones; `fine (FINE, batch, m)`."""
-
-    fine: Tensor
-
-    def increments(
-        self,
-        h: Tensor,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        levy: Levy = "none",
-    ) -> BrownianIncrement:
-        together = self.fine.view(len(h), FINE // len(h), *shape).sum(1)
-        return BrownianIncrement(together)
-
-
 def on_path(fine: Tensor, term: SDETerm, y0: Tensor, method: str, count: int) -> Tensor:
-    noise = Summed(0)
-    object.__setattr__(noise, "fine", fine)
     end: Tensor = solve(
         term,
         y0,
         y0.new_tensor([0.0, 1.0]),
         method=method,
         controller=FixedSteps(1 / count),
-        noise=noise,
+        noise=FinePath(fine),
     ).final
     return end
 
@@ -84,10 +66,8 @@ def stratonovich(term: SDETerm) -> SDETerm:
 def test_strong_order_one_without_commuting(
     noise: Noise, interpretation: Interpretation, f64: KIND
 ) -> None:
-    generator = torch.Generator().manual_seed(1)
     m = 2 if noise == "diagonal" else 1
-    fine = torch.randn(FINE, PATHS, m, generator=generator, dtype=torch.float64)
-    fine = (fine / FINE**0.5).to(f64["device"])
+    fine = fine_increments(FINE, PATHS, m, seed=1, **f64)
     term = SDETerm(bent_drift, moving_noise, noise=noise, interpretation=interpretation)
     y0 = torch.tensor([[1.0, -0.5]], **f64).repeat(PATHS, 1)
     # The limit, from a method with another principle, on the same path.
