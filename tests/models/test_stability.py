@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from models.series import Constant, Flat, Pull, constant_path, random_path
+from models.series import Constant, Flat, Matrix, Pull, constant_path, random_path
 from torch import Tensor, nn
 
 from nde.models import (
@@ -17,17 +17,6 @@ from nde.models import (
 )
 
 CPU = torch.device("cpu")
-
-
-class Matrix(nn.Module):
-    """The linear drift A z in place of a network."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        super().__init__()
-        self.matrix = matrix
-
-    def forward(self, t: Tensor, z: Tensor, x: Tensor) -> Tensor:
-        return z @ self.matrix.to(z).T
 
 
 def reported(
