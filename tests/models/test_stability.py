@@ -205,6 +205,34 @@ def test_series_of_different_length() -> None:
     assert math.isfinite(report.lipschitz)
 
 
+def test_padding_is_no_sample_of_the_drift() -> None:
+    torch.manual_seed(0)
+    layer = LangevinSDE(3, 2, solver=SolverSettings(step=0.05)).double()
+    path = random_path(2, 3, device=CPU)
+    ts = torch.tensor([[0.0, 0.5, 1.0], [0.2, 0.7, math.nan]]).double()
+    padded = layer.stability_report(path, ts, pairs=1, seed=4)
+    states = layer(path, ts, seed=4).ys.detach()
+    values = []
+    for i, k in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1)):
+        x = path.evaluate(ts[:, k].nan_to_num())[i : i + 1]
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z, x=x: layer.drift(ts[:1, 0], z[None], x)[0], states[i, k]
+        )
+        values.append(torch.linalg.eigvalsh((jacobian + jacobian.T) / 2)[-1].item())
+    assert padded.lipschitz == pytest.approx(max(values))
+    assert padded.lipschitz_mean == pytest.approx(sum(values) / 5)
+
+
+def test_a_short_batch_is_solved_under_many_motions() -> None:
+    """W_T / T spreads 100 pairs of one series; quartiles are .67 deviations out."""
+    layer = linear(0.5 * torch.eye(1), "scalar")
+    report = reported(layer, 8.0, batch=1, pairs=100)
+    assert report.pairs == 100
+    spread = report.quartiles[1] - report.quartiles[0]
+    assert spread == pytest.approx(1.349 * 1.5 / math.sqrt(8), rel=0.5)
+    assert report.measured == pytest.approx(-0.625, abs=4 * 0.0665)
+
+
 def test_distances_at_rounding_are_said_to_be() -> None:
     layer = LangevinSDE(3, 3, solver=SolverSettings(step=0.05))
     layer.gamma, layer.sigma = Pull(-10.0), Constant(0.1, 3)
