@@ -30,8 +30,8 @@ class PotentialDrift(nn.Module):
     Raises:
         ValueError: a size below 1, or `confinement` not positive.
 
-    Source: the invariant law is Pavliotis, *Stochastic Processes and Applications*
-    (2014), proposition 4.2, there with sigma^2 = 2 / beta.
+    Source: Pavliotis, *Stochastic Processes and Applications* (2014), chapter 4, for
+    the invariant law, there with sigma^2 = 2 / beta.
     """
 
     def __init__(

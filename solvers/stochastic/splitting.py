@@ -54,8 +54,9 @@ def _check(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return ()
 
 
-# Strang (1968); the order is that of two non-commuting flows under W alone, as in
-# Kloeden and Platen, *Numerical Solution of SDEs*, section 10.3 on Ito-Taylor terms.
+# Strang, *On the construction and comparison of difference schemes* (1968), with Euler
+# for the drift. The first noise term that a step misses is h H (f' sigma y - sigma f)
+# with H the space-time Levy area: of size h^(3/2) and mean zero, hence strong order 1.
 LINEAR_SPLITTING = StochasticMethod(
     name="linear_splitting",
     take=_splitting,
