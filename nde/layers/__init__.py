@@ -8,10 +8,12 @@ from nde.layers.diffusion import (
 )
 from nde.layers.drift import Drift, RuntimeDrift
 from nde.layers.mlp import MLP, ScaledTanh
+from nde.layers.potential import PotentialDrift
 
 __all__ = [
     "MLP",
     "Drift",
+    "PotentialDrift",
     "RuntimeDrift",
     "RuntimeStateNoise",
     "RuntimeTimeNoise",

@@ -15,6 +15,7 @@ from nde.models.neural_sde import NeuralSDE
 from nde.models.output import LayerOutput
 from nde.models.series_layer import SeriesLayer
 from nde.models.settings import SolverSettings
+from nde.models.stability import StabilityReport
 
 __all__ = [
     "ClassifierOutput",
@@ -29,6 +30,7 @@ __all__ = [
     "SeriesClassifier",
     "SeriesLayer",
     "SolverSettings",
+    "StabilityReport",
     "build_classifier",
     "control_channels",
     "control_path",

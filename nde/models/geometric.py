@@ -23,8 +23,10 @@ from nde.models.sde import (
     make_noise,
     proportional_half_slope,
     proportional_noise,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
+from nde.models.stability import Equation, StabilityReport, report
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
@@ -89,7 +91,7 @@ class GeometricSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=False)
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.gamma = make_drift(
@@ -157,19 +159,59 @@ class GeometricSDE(nn.Module):
             interpretation=interpretation,
         )
 
+    def stability_report(
+        self,
+        path: Path,
+        ts: Tensor,
+        *,
+        seed: int = 0,
+        pairs: int = 64,
+        delta: float = 1e-3,
+    ) -> StabilityReport:
+        """Predicted and measured contraction along `path` at times `ts`.
+
+        In the paper form distances of log |z|, where the noise is additive: z itself
+        comes nearer only as far as |z| does not grow. In the runtime form of z.
+        Arguments and errors are those of `nde.models.stability.report`.
+        """
+        interpretation = interpretation_of(self.solver)
+        start, sign = self._start(path, ts)
+        logs = self.form == "paper"
+        equation = Equation(
+            name=f"GeometricSDE, {self.form} form, {self.noise} noise",
+            space="log |z|" if logs else "z",
+            kind="additive" if logs else "other",
+            ito=self.log_term(path, sign) if logs else self.term(path),
+            solved=(
+                self.log_term(path, sign, interpretation)
+                if logs
+                else self.term(path, interpretation)
+            ),
+            start=start,
+            sizes=self.sigma(ts.to(start.dtype)),
+        )
+        return report(equation, ts, self.solver, seed=seed, pairs=pairs, delta=delta)
+
+    def _start(self, path: Path, ts: Tensor) -> tuple[Tensor, Tensor]:
+        """Start of what is solved, log |z| or z, and the sign of z."""
+        z: Tensor = self.initial(path.evaluate(ts[..., 0]))
+        sign = torch.where(z < 0, -1.0, 1.0).to(z.dtype)
+        if self.form == "paper":
+            return z.abs().clamp(min=SMALLEST_START).log(), sign
+        return z, sign
+
     def forward(
         self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0
     ) -> LayerOutput:
         """Solve along `path` at times `ts`, `(T,)` or `(batch, T)`."""
         interpretation = interpretation_of(self.solver)
-        start: Tensor = self.initial(path.evaluate(ts[..., 0]))
-        sign = torch.where(start < 0, -1.0, 1.0).to(start.dtype)
+        start, sign = self._start(path, ts)
         logs = self.form == "paper"
-        if logs:
-            term = self.log_term(path, sign, interpretation)
-            start = start.abs().clamp(min=SMALLEST_START).log()
-        else:
-            term = self.term(path, interpretation)
+        term = (
+            self.log_term(path, sign, interpretation)
+            if logs
+            else self.term(path, interpretation)
+        )
         out = integrate(
             term,
             start,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nde.layers import PotentialDrift
 from nde.layers.diffusion import Sigma
 from nde.models.output import LayerOutput, integrate
 from nde.models.sde import (
@@ -19,8 +20,10 @@ from nde.models.sde import (
     interpretation_of,
     make_drift,
     make_noise,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
+from nde.models.stability import Equation, StabilityReport, report
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
@@ -45,6 +48,9 @@ class LangevinSDE(nn.Module):
             along the vector sigma(t)).
         sigma: "softplus" or "signed"; paper form only.
         bounded: end the drift in a scaled tanh; an unbounded drift can be dissipative.
+        potential: let the drift be -grad_z U(z, X) of a learned potential, which is
+            `layer.gamma.energy`; dissipative, never bounded, paper form only. With X
+            and sigma at rest the state then has a Gibbs law (`PotentialDrift`).
         solver: "euler" or "heun" and a step.
         regularizers: penalties on the solve, computed in training mode.
 
@@ -65,6 +71,7 @@ class LangevinSDE(nn.Module):
         noise: SharedNoise = "diagonal",
         sigma: Sigma = "softplus",
         bounded: bool = True,
+        potential: bool = False,
         solver: SolverSettings | None = None,
         regularizers: Sequence[Regularizer] = (),
     ) -> None:
@@ -73,17 +80,23 @@ class LangevinSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=False)
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
-        self.gamma = make_drift(
-            form,
-            hidden,
-            channels,
-            width=width,
-            layers=layers,
-            timed=False,
-            bounded=bounded,
+        if potential and form != "paper":
+            raise ValueError("potential=True is for form='paper', got form='runtime'")
+        self.gamma = (
+            PotentialDrift(hidden, channels, width=width, layers=layers)
+            if potential
+            else make_drift(
+                form,
+                hidden,
+                channels,
+                width=width,
+                layers=layers,
+                timed=False,
+                bounded=bounded,
+            )
         )
         self.sigma = make_noise(form, hidden, width=width, sigma=sigma)
 
@@ -107,6 +120,32 @@ class LangevinSDE(nn.Module):
             noise=self.noise,
             interpretation=interpretation,
         )
+
+    def stability_report(
+        self,
+        path: Path,
+        ts: Tensor,
+        *,
+        seed: int = 0,
+        pairs: int = 64,
+        delta: float = 1e-3,
+    ) -> StabilityReport:
+        """Predicted and measured contraction along `path` at times `ts`.
+
+        Distances of z under one Brownian motion; the bound is the drift's alone.
+        Arguments and errors are those of `nde.models.stability.report`.
+        """
+        sizes: Tensor = self.sigma(ts.to(self.initial.weight.dtype))
+        equation = Equation(
+            name=f"LangevinSDE, {self.form} form, {self.noise} noise",
+            space="z",
+            kind="additive",
+            ito=self.term(path),
+            solved=self.term(path, interpretation_of(self.solver)),
+            start=self.initial(path.evaluate(ts[..., 0])),
+            sizes=sizes if self.form == "paper" else torch.tanh(sizes),
+        )
+        return report(equation, ts, self.solver, seed=seed, pairs=pairs, delta=delta)
 
     def forward(
         self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0

@@ -20,8 +20,10 @@ from nde.models.sde import (
     make_noise,
     proportional_half_slope,
     proportional_noise,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
+from nde.models.stability import Equation, StabilityReport, report
 from nde.regularizers import Regularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
@@ -34,8 +36,9 @@ class LinearNoiseSDE(nn.Module):
 
     With scalar noise, and gamma Lipschitz in z with constant L, two solutions under one
     Brownian motion approach almost surely, at the rate sigma^2 / 2 - L or faster. With
-    a Brownian motion per dimension that no longer holds, and the effect fades as
-    dimensions are added. Mean distances do not shrink either way.
+    a Brownian motion per dimension that no longer holds: the effect fades as dimensions
+    are added, and where the drift turns the state the noise can drive solutions apart.
+    Mean distances do not shrink either way. `stability_report` measures it.
 
     Args:
         channels: channels of the control path.
@@ -47,7 +50,10 @@ class LinearNoiseSDE(nn.Module):
             Brownian motion for the whole state; in the paper form one size too).
         sigma: "softplus" or "signed"; paper form only.
         bounded: end the drift in a scaled tanh.
-        solver: "euler" or "heun" and a step. Large steps lose the stability.
+        solver: method and step. The paper form is by default solved by
+            "linear_splitting", whose noise part is exact at any step; "euler" and
+            "heun" lose the stability at large steps. The runtime form takes "euler"
+            (its default) or "heun".
         regularizers: penalties on the solve, computed in training mode.
 
     Raises:
@@ -75,7 +81,7 @@ class LinearNoiseSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.noise = hidden, form, noise
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=form == "paper")
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.gamma = make_drift(
@@ -113,6 +119,31 @@ class LinearNoiseSDE(nn.Module):
             noise=self.noise,
             interpretation=interpretation,
         )
+
+    def stability_report(
+        self,
+        path: Path,
+        ts: Tensor,
+        *,
+        seed: int = 0,
+        pairs: int = 64,
+        delta: float = 1e-3,
+    ) -> StabilityReport:
+        """Predicted and measured contraction along `path` at times `ts`.
+
+        Distances of z under one Brownian motion, in the median, not in the mean.
+        Arguments and errors are those of `nde.models.stability.report`.
+        """
+        equation = Equation(
+            name=f"LinearNoiseSDE, {self.form} form, {self.noise} noise",
+            space="z",
+            kind="linear" if self.form == "paper" else "other",
+            ito=self.term(path),
+            solved=self.term(path, interpretation_of(self.solver)),
+            start=self.initial(path.evaluate(ts[..., 0])),
+            sizes=self.sigma(ts.to(self.initial.weight.dtype)),
+        )
+        return report(equation, ts, self.solver, seed=seed, pairs=pairs, delta=delta)
 
     def forward(
         self, path: Path, ts: Tensor, *, seed: Seed | None = None, progress: float = 0.0

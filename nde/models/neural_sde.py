@@ -12,6 +12,7 @@ from nde.models.sde import (
     controlled_term,
     interpretation_of,
     make_drift,
+    solver_for,
 )
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer
@@ -65,7 +66,7 @@ class NeuralSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.controlled = hidden, form, controlled
-        self.solver = (solver or SolverSettings()).for_sde()
+        self.solver = solver_for(solver, linear=False)
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.f = make_drift(

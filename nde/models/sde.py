@@ -26,6 +26,9 @@ Form = Literal["paper", "runtime"]
 SharedNoise = Literal["diagonal", "scalar"]
 Field = Callable[[Tensor, Tensor], Tensor]
 
+# Takes noise in proportion to the state exactly.
+LINEAR_METHOD = "linear_splitting"
+
 
 def check_form(form: object, noise: object) -> None:
     """ValueError unless a known form of the equations and kind of noise."""
@@ -72,6 +75,22 @@ def make_noise(
     if sigma != "softplus":
         raise ValueError(f"form='runtime' fixes sigma; sigma={sigma!r} is for 'paper'")
     return RuntimeTimeNoise(outputs, width=width)
+
+
+def solver_for(settings: SolverSettings | None, *, linear: bool) -> SolverSettings:
+    """The completed settings of an SDE layer whose noise is linear in z, or is not.
+
+    Raises ValueError for a method that is not for SDEs, or not for such noise.
+    """
+    settings = settings or SolverSettings()
+    if linear:
+        return settings.for_sde(LINEAR_METHOD)
+    if settings.method == LINEAR_METHOD:
+        raise ValueError(
+            f"method {LINEAR_METHOD!r} needs noise in proportion to the solved state, "
+            "which only LinearNoiseSDE(form='paper') has; use 'euler' or 'heun'"
+        )
+    return settings.for_sde()
 
 
 def interpretation_of(settings: SolverSettings) -> Interpretation:

@@ -24,7 +24,8 @@ class SolverSettings:
 
     Args:
         method: a name from `nde.solvers.ODE_METHODS` or `SDE_METHODS`; None is "tsit5"
-            for an ODE and "euler" for an SDE.
+            for an ODE, and what suits the equation for an SDE ("linear_splitting" for
+            linear noise, else "euler").
         step: fixed step length, in units of the layer's time. None is adaptive steps
             for an ODE and 0.1 for an SDE.
         rtol: relative tolerance; with fixed steps it only normalises error estimates.
@@ -73,13 +74,13 @@ class SolverSettings:
             )
         return replace(self, method=method)
 
-    def for_sde(self) -> "SolverSettings":
-        """The settings with what an SDE layer fills in.
+    def for_sde(self, default: str = DEFAULT_SDE_METHOD) -> "SolverSettings":
+        """The settings with what an SDE layer fills in, `default` for the method.
 
         Raises:
             ValueError: a method that is not for SDEs.
         """
-        method = self.method or DEFAULT_SDE_METHOD
+        method = self.method or default
         if method not in SDE_METHODS:
             raise ValueError(
                 f"method {method!r} does not solve SDEs; use one of "

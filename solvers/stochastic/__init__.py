@@ -16,6 +16,7 @@ from nde.solvers.stochastic.rossler import (
     SOSRI2_SUM,
     SRK,
 )
+from nde.solvers.stochastic.splitting import LINEAR_SPLITTING
 
 STOCHASTIC: Mapping[str, StochasticMethod] = {
     method.name: method
@@ -39,6 +40,7 @@ STOCHASTIC: Mapping[str, StochasticMethod] = {
         LOG_ODE,
         LAMBA_EM,
         LAMBA_EULER_HEUN,
+        LINEAR_SPLITTING,
     )
 }
 

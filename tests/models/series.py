@@ -19,6 +19,17 @@ class Pull(nn.Module):
         return self.rate * z
 
 
+class Matrix(nn.Module):
+    """The linear drift A z in place of a network."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, t: Tensor, z: Tensor, x: Tensor) -> Tensor:
+        return z @ self.matrix.to(z).T
+
+
 class Flat(nn.Module):
     """The constant drift `rate` in place of a network."""
 

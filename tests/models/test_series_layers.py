@@ -269,11 +269,19 @@ def test_a_method_without_an_estimate_cannot_be_regularized() -> None:
 
 
 def test_settings_are_completed_and_checked() -> None:
-    assert LinearNoiseSDE(3, 5).solver.method == "euler"
+    assert LinearNoiseSDE(3, 5).solver.method == "linear_splitting"
     assert LinearNoiseSDE(3, 5).solver.step == 0.1
+    assert LinearNoiseSDE(3, 5, form="runtime").solver.method == "euler"
+    assert LangevinSDE(3, 5).solver.method == "euler"
     assert ControlledODE(3, 5).ode.solver.method == "tsit5"
     with pytest.raises(ValueError, match="does not solve SDEs"):
         LangevinSDE(3, 5, solver=SolverSettings(method="tsit5"))
+    splitting = SolverSettings(method="linear_splitting")
+    for kind in (LangevinSDE, GeometricSDE, NeuralSDE):
+        with pytest.raises(ValueError, match="in proportion to the solved state"):
+            kind(3, 5, solver=splitting)
+    with pytest.raises(ValueError, match="in proportion to the solved state"):
+        LinearNoiseSDE(3, 5, form="runtime", solver=splitting)
     with pytest.raises(ValueError, match="does not solve ODEs"):
         ControlledODE(3, 5, solver=SolverSettings(method="milstein"))
     with pytest.raises(ValueError, match="give step"):
