@@ -105,6 +105,8 @@ class BoundSDE:
         mixing = self.term.mixing
         if mixing is None or self.term.matrix:
             return increment
+        # Only methods for matrix noise ask for areas.
+        assert increment.area is None
         return increment.map(lambda part: torch.matmul(part, mixing.to(part).T))
 
     def product(self, g: Tensor, w: Tensor) -> Tensor:

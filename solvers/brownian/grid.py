@@ -12,6 +12,7 @@ from nde.solvers.brownian.area import levy_area
 from nde.solvers.brownian.increment import BrownianIncrement, Levy
 from nde.solvers.brownian.seed import Seed, check_seed
 
+
 @dataclass(frozen=True)
 class BrownianGrid:
     """Brownian motion on the steps of a fixed grid, a function of `seed` alone.
