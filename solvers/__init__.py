@@ -1,7 +1,7 @@
 """Differential equation solvers that return what they did: `solve` and its parts."""
 
 from nde.solvers.adjoint import Direct, Recompute
-from nde.solvers.brownian import BrownianGrid
+from nde.solvers.brownian import BrownianGrid, BrownianTree
 from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.diagnosis import Explanation, Finding
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
@@ -18,6 +18,7 @@ __all__ = [
     "PID",
     "SDE_METHODS",
     "BrownianGrid",
+    "BrownianTree",
     "ButcherTableau",
     "Direct",
     "Event",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.bound import BoundSDE
-from nde.solvers.brownian import BrownianGrid, BrownianIncrement
+from nde.solvers.brownian import BrownianGrid, BrownianIncrement, BrownianTree
 from nde.solvers.controller import FixedSteps, StepTo
 from nde.solvers.problem import Problem
 from nde.solvers.stochastic import StochasticMethod
@@ -156,10 +156,11 @@ def replay_of(tape: Tape) -> Schedule:
     return schedule(t, tape.grid(tape.h), tape.noise, fresh=fresh)
 
 
-def fixed_grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
+def fixed_grid(problem: Problem, noise: BrownianGrid | BrownianTree | None) -> Schedule:
     """The grid that `FixedSteps` or `StepTo` asks for.
 
-    Raises ValueError if it would take more than `max_steps` steps.
+    Raises ValueError if it would take more than `max_steps` steps, or if the Brownian
+    motion does not reach as far or has another size.
     """
     # Python numbers, and one copy from the device: a grid is made once per solve.
     rows = slice(0, 1 if problem.common else None)
@@ -182,17 +183,32 @@ def fixed_grid(problem: Problem, noise: BrownianGrid | None) -> Schedule:
     fresh = again > 0 if problem.stops is not None else None
     drawn = None
     if noise is not None:
-        assert isinstance(problem.term, BoundSDE)
-        lengths = h[:, 0] if h.shape[1] == 1 else h
-        assert isinstance(problem.stepper, StochasticMethod)
-        levy = problem.stepper.asks(problem.term.noise)
-        shape = problem.term.noise_shape
-        drawn = noise.increments(lengths, shape, problem.y0.dtype, levy)
-        drawn = problem.term.driven(drawn)
+        drawn = _drawn(problem, noise, t, h)
     if problem.common:
         t, h = t.expand(-1, problem.rows), h.expand(-1, problem.rows)
         fresh = None if fresh is None else fresh.expand(-1, problem.rows)
     return schedule(t, h, drawn, problem.common, fresh)
+
+
+def _drawn(
+    problem: Problem, noise: BrownianGrid | BrownianTree, t: Tensor, h: Tensor
+) -> BrownianIncrement:
+    """The Brownian motion over steps `t`, `h` `(steps, rows)`."""
+    term, stepper, dtype = problem.term, problem.stepper, problem.y0.dtype
+    assert isinstance(term, BoundSDE) and isinstance(stepper, StochasticMethod)
+    levy, shape = stepper.asks(term.noise), term.noise_shape
+    if h.shape[1] == 1:
+        t, h = t[:, 0], h[:, 0]
+    if isinstance(noise, BrownianGrid):
+        return term.driven(noise.increments(h, shape, dtype, levy))
+    if tuple(noise.size) != shape:
+        raise ValueError(
+            f"noise has size {tuple(noise.size)}, the term needs {shape}: (batch, "
+            "Brownian motions of a sample)"
+        )
+    moved = noise.increments(t, h, levy)
+    device = problem.y0.device
+    return term.driven(moved.map(lambda part: part.to(device=device, dtype=dtype)))
 
 
 # Start, length, and whether the field has just jumped (0 or 1).

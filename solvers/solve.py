@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.adjoint import Adjoint, Direct, Recompute
-from nde.solvers.brownian import BrownianGrid
+from nde.solvers.brownian import BrownianGrid, BrownianTree
 from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
 from nde.solvers.engine import Setup, run
 from nde.solvers.failure import error_of
@@ -48,7 +48,7 @@ def solve(
     batch: Literal["per_sample", "shared"] = "per_sample",
     args: Any = None,
     ts_mask: Tensor | None = None,
-    noise: BrownianGrid | None = None,
+    noise: BrownianGrid | BrownianTree | None = None,
     events: Sequence[Event] = (),
     max_events: int = 1000,
     probe_times: Tensor | None = None,
@@ -77,7 +77,8 @@ def solve(
         args: given to the term's functions, conditions and resets after time and state,
             if not None. Tensors in nested tuples, lists and dicts get gradients.
         ts_mask: bool `(batch, T)`, True where a time counts.
-        noise: the Brownian motion of an SDE; by default seeded from torch's generator.
+        noise: the Brownian motion of an SDE; by default a `BrownianGrid` seeded from
+            torch's generator. A `BrownianTree` gives the same path on every grid.
         events: `Event`s that end a sample, or from which it goes on with another state
             (ODE only).
         max_events: resets of a sample; where one more would follow it ends with status
@@ -240,7 +241,10 @@ def _checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
 
 
 def _stepper(
-    term: Term, method: object, controller: Controller, noise: BrownianGrid | None
+    term: Term,
+    method: object,
+    controller: Controller,
+    noise: BrownianGrid | BrownianTree | None,
 ) -> Stepper:
     if isinstance(term, ODETerm):
         if noise is not None:
@@ -267,8 +271,10 @@ def _stepper(
             "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
             "a Brownian path"
         )
-    if noise is not None and not isinstance(noise, BrownianGrid):
-        raise TypeError(f"noise must be BrownianGrid(seed), got {noise!r}")
+    if noise is not None and not isinstance(noise, (BrownianGrid, BrownianTree)):
+        raise TypeError(
+            f"noise must be BrownianGrid(seed) or BrownianTree(...), got {noise!r}"
+        )
     return sde_stepper
 
 
