@@ -105,9 +105,12 @@ class BoundSDE:
         mixing = self.term.mixing
         if mixing is None or self.term.matrix:
             return increment
-        # Only methods for matrix noise ask for areas.
-        assert increment.area is None
-        return increment.map(lambda part: torch.matmul(part, mixing.to(part).T))
+        area, mix = increment.area, mixing.to(increment.w)
+        return BrownianIncrement(
+            increment.w @ mix.T,
+            None if increment.levy is None else increment.levy @ mix.T,
+            None if area is None else mix @ area @ mix.T,
+        )
 
     def product(self, g: Tensor, w: Tensor) -> Tensor:
         """g w in engine layout; `w (batch, m)`."""

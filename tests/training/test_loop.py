@@ -291,7 +291,7 @@ def test_what_cannot_work_is_told_before_the_run(visits: Path) -> None:
     from nde.training.build import try_model
 
     for changes, word in (
-        ({"solver.method": "rk5"}, "did you mean 'rk4'"),
+        ({"solver.method": "huen"}, "did you mean 'heun'"),
         ({"solver.method": "tsit5"}, "tsit5"),
         ({"regularizers.stiffness": 1.0}, "stiffness"),
     ):
