@@ -59,8 +59,6 @@ class SDETerm:
             for each motion in B, on the state's device. Rows have length 1, so that
             mixing @ mixing.T is the correlation of B; with additive and general noise
             they may have any.
-        prior: drift of another SDE with the same diffusion; the solution then tells the
-            divergence of this one from it along the path, `Solution.path_kl`.
 
     Raises TypeError or ValueError naming the argument.
     """
@@ -71,15 +69,12 @@ class SDETerm:
     interpretation: Interpretation = "ito"
     noise_dim: int | None = None
     mixing: Tensor | None = None
-    prior: Function | None = None
     # What conversion adds to the drift: so many times (1/2) sum_j (dg_j/dy) g_j.
     correction: int = 0
 
     def __post_init__(self) -> None:
         _callable("drift", self.drift)
         _callable("diffusion", self.diffusion)
-        if self.prior is not None:
-            _callable("prior", self.prior)
         if self.noise not in get_args(Noise):
             raise ValueError(
                 f"noise is {self.noise!r}; use 'diagonal', 'scalar', 'additive' or "
