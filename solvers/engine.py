@@ -12,7 +12,7 @@ from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.bound import BoundSDE, bind
-from nde.solvers.brownian import BrownianGrid, BrownianTree, fresh_seed
+from nde.solvers.brownian import BrownianGrid, BrownianMotion, fresh_seed
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
 from nde.solvers.locate import Cut, cut_at_events, evaluations
@@ -41,7 +41,7 @@ class Setup:
     controller: Controller
     tolerances: Tolerances
     adjoint: Adjoint
-    noise: BrownianGrid | BrownianTree | None
+    noise: BrownianGrid | BrownianMotion | None
     events: tuple[Event, ...]
     dense: bool
     max_steps: int

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from nde.solvers.bound import BoundSDE
-from nde.solvers.brownian import BrownianGrid, BrownianIncrement, BrownianTree
+from nde.solvers.brownian import (
+    BrownianGrid,
+    BrownianIncrement,
+    BrownianMotion,
+    BrownianTree,
+    Levy,
+)
 from nde.solvers.controller import FixedSteps, StepTo
 from nde.solvers.problem import Problem
 from nde.solvers.stochastic import StochasticMethod
@@ -156,7 +162,9 @@ def replay_of(tape: Tape) -> Schedule:
     return schedule(t, tape.grid(tape.h), tape.noise, fresh=fresh)
 
 
-def fixed_grid(problem: Problem, noise: BrownianGrid | BrownianTree | None) -> Schedule:
+def fixed_grid(
+    problem: Problem, noise: BrownianGrid | BrownianMotion | None
+) -> Schedule:
     """The grid that `FixedSteps` or `StepTo` asks for.
 
     Raises ValueError if it would take more than `max_steps` steps, or if the Brownian
@@ -191,7 +199,7 @@ def fixed_grid(problem: Problem, noise: BrownianGrid | BrownianTree | None) -> S
 
 
 def _drawn(
-    problem: Problem, noise: BrownianGrid | BrownianTree, t: Tensor, h: Tensor
+    problem: Problem, noise: BrownianGrid | BrownianMotion, t: Tensor, h: Tensor
 ) -> BrownianIncrement:
     """The Brownian motion over steps `t`, `h` `(steps, rows)`."""
     term, stepper, dtype = problem.term, problem.stepper, problem.y0.dtype
@@ -206,9 +214,44 @@ def _drawn(
             f"noise has size {tuple(noise.size)}, the term needs {shape}: (batch, "
             "Brownian motions of a sample)"
         )
-    moved = noise.increments(t, h, levy)
+    if isinstance(noise, BrownianTree):
+        moved = noise.increments(t, h, levy)
+    else:
+        moved = _asked(noise, t, h, levy)
     device = problem.y0.device
     return term.driven(moved.map(lambda part: part.to(device=device, dtype=dtype)))
+
+
+def _asked(
+    noise: BrownianMotion, t: Tensor, h: Tensor, levy: Levy
+) -> BrownianIncrement:
+    """The motion over steps `t`, `h` `(steps,)`, asked for one after another."""
+    if t.ndim != 1:
+        raise ValueError(
+            f"noise ({type(noise).__name__}) is asked for one step of the whole batch "
+            "after another, but the samples have steps of their own; pass a "
+            "BrownianTree, or ts of shape (T,)"
+        )
+    begins, lengths = t.tolist(), h.tolist()
+    parts = []
+    for j, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
+        end = begin + length
+        # A step ends where the next begins, not a rounding beside it.
+        if j + 1 < len(begins) and abs(end - begins[j + 1]) <= 4 * math.ulp(end):
+            end = begins[j + 1]
+        parts.append(noise.increment(begin, end, levy))
+    if not parts:
+        return BrownianIncrement(t.new_zeros(0, *noise.size))
+    return BrownianIncrement(
+        torch.stack([part.w for part in parts]),
+        _stacked([part.levy for part in parts]),
+        _stacked([part.area for part in parts]),
+    )
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    given = [part for part in parts if part is not None]
+    return torch.stack(given) if given else None
 
 
 # Start, length, and whether the field has just jumped (0 or 1).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.adjoint import Adjoint, Direct, Recompute
-from nde.solvers.brownian import BrownianGrid, BrownianTree
+from nde.solvers.brownian import BrownianGrid, BrownianMotion
 from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
 from nde.solvers.engine import Setup, run
 from nde.solvers.failure import error_of
@@ -48,7 +48,7 @@ def solve(
     batch: Literal["per_sample", "shared"] = "per_sample",
     args: Any = None,
     ts_mask: Tensor | None = None,
-    noise: BrownianGrid | BrownianTree | None = None,
+    noise: BrownianGrid | BrownianMotion | None = None,
     events: Sequence[Event] = (),
     max_events: int = 1000,
     probe_times: Tensor | None = None,
@@ -67,7 +67,8 @@ def solve(
             (ODE) decreasing. The first is where y0 holds, the last where the sample
             ends. In `(batch, T)` NaN marks places without a time; there the solution
             repeats the one before. May require grad (ODE).
-        method: a name from `ODE_METHODS` or `SDE_METHODS`, or for an ODE a `Stepper`.
+        method: a name from `ODE_METHODS` or `SDE_METHODS`, or a `Stepper` (for an SDE a
+            `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
             `StepTo(times)`; SDEs and methods without an error estimate need one of the
             latter.
@@ -78,7 +79,8 @@ def solve(
             if not None. Tensors in nested tuples, lists and dicts get gradients.
         ts_mask: bool `(batch, T)`, True where a time counts.
         noise: the Brownian motion of an SDE; by default a `BrownianGrid` seeded from
-            torch's generator. A `BrownianTree` gives the same path on every grid.
+            torch's generator. A `BrownianTree` gives the same path on every grid; any
+            `BrownianMotion` is asked for one step after another.
         events: `Event`s that end a sample, or from which it goes on with another state
             (ODE only).
         max_events: resets of a sample; where one more would follow it ends with status
@@ -244,7 +246,7 @@ def _stepper(
     term: Term,
     method: object,
     controller: Controller,
-    noise: BrownianGrid | BrownianTree | None,
+    noise: BrownianGrid | BrownianMotion | None,
 ) -> Stepper:
     if isinstance(term, ODETerm):
         if noise is not None:
@@ -264,16 +266,25 @@ def _stepper(
                 f"{', '.join(adaptive)}"
             )
         return stepper
-    sde_stepper = SDE_METHODS[method_named(method, SDE_METHODS, "an SDETerm").name]
+    sde_stepper = (
+        method
+        if isinstance(method, StochasticMethod)
+        else SDE_METHODS[method_named(method, SDE_METHODS, "an SDETerm").name]
+    )
     _check_fit(sde_stepper, term)
     if isinstance(controller, PID):
         raise ValueError(
             "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
             "a Brownian path"
         )
-    if noise is not None and not isinstance(noise, (BrownianGrid, BrownianTree)):
+    if not (
+        noise is None
+        or isinstance(noise, BrownianGrid)
+        or callable(getattr(noise, "increment", None))
+    ):
         raise TypeError(
-            f"noise must be BrownianGrid(seed) or BrownianTree(...), got {noise!r}"
+            f"noise must be BrownianGrid(seed) or BrownianTree(...), or another motion "
+            f"with increment(ta, tb, levy), got {noise!r}"
         )
     return sde_stepper
 

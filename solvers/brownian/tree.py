@@ -146,9 +146,14 @@ class BrownianTree:
         Raises ValueError if a time is NaN, outside [t0, t1] or of another shape.
         """
         _check_levy(levy)
+        start, end = self.ends(ta, tb)
+        return self.between(self.at(start), self.at(end), levy)
+
+    def ends(self, ta: float | Tensor, tb: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Times as float64 tensors on the device; raises as `increment`."""
         start, end = self._times("ta", ta), self._times("tb", tb)
         self._check(start, end)
-        return self.between(self.at(start), self.at(end), levy)
+        return start, end
 
     def increments(self, t: Tensor, h: Tensor, levy: Levy) -> BrownianIncrement:
         """Increments over [t, t + h], `(steps, batch, m)` in `dtype`.
