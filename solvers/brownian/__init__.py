@@ -1,6 +1,7 @@
-"""Brownian motion."""
+"""Brownian motion: on a grid in one draw, or at any times."""
 
 from nde.solvers.brownian.adapter import FromTorchsde
+from nde.solvers.brownian.area import levy_area
 from nde.solvers.brownian.bridge import BrownianBridge
 from nde.solvers.brownian.grid import BrownianGrid, fresh_seed
 from nde.solvers.brownian.increment import BrownianIncrement, Levy
@@ -19,4 +20,5 @@ __all__ = [
     "Position",
     "Seed",
     "fresh_seed",
+    "levy_area",
 ]
