@@ -174,7 +174,7 @@ def loaded(statement: str) -> set[str]:
 def test_the_core_loads_what_torch_and_numpy_load_and_nothing_else() -> None:
     ours = loaded(
         "import nde, nde.solvers, nde.regularizers, nde.layers, nde.models, nde.data, "
-        "nde.compat.torchdiffeq"
+        "nde.compat.torchdiffeq, nde.compat.torchsde"
     )
     # numpy.random is a part of numpy that numpy itself loads on first use.
     theirs = loaded("import torch, numpy.random")

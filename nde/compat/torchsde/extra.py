@@ -16,9 +16,10 @@ NAME = "reversible_heun"
 
 @dataclass
 class Carried:
-    """Slopes f `(batch, d)` and g, and the second state, of a reversible Heun solve.
+    """Slopes f and g and the second state of a reversible Heun solve.
 
-    `begin` are those that it sets out with, None for its own; `end` the last ones.
+    `begin` are those that it sets out with, f and state `(batch, d)` and g as the
+    diffusion returns it, None for its own; `end` the last ones, in the engine's layout.
     """
 
     begin: tuple[Tensor, ...] | None
@@ -30,7 +31,12 @@ class Carried:
         assert first is not None
 
         def begun(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-            self.end = first(term, t, y) if self.begin is None else self.begin
+            if self.begin is None:
+                self.end = first(term, t, y)
+            else:
+                f, g, z = self.begin
+                flat = g.reshape(len(y), -1)
+                self.end = f.reshape(y.shape), flat, z.reshape(y.shape)
             return self.end
 
         def taken(
@@ -76,5 +82,4 @@ def carried(
             f"extra_solver_state has shapes {shapes}, but must be f, g and z of shapes "
             f"{wanted}"
         )
-    f, g, z = (part.to(y0) for part in state)
-    return Carried((f, g.reshape(g.shape[0], -1), z))
+    return Carried(tuple(part.to(y0) for part in state))

@@ -16,8 +16,9 @@ from nde.compat.torchsde.equation import Equation, equation_of
 from nde.compat.torchsde.extra import Carried, carried
 from nde.compat.torchsde.interval import BrownianInterval
 from nde.compat.torchsde.methods import chosen_method
-from nde.solvers import PID, Direct, FixedSteps, Recompute, solve
+from nde.solvers import PID, Direct, FixedSteps, Recompute, SolveError, solve
 from nde.solvers.brownian import BrownianMotion, FromTorchsde
+from nde.solvers.failure import CAUSE, FIX
 from nde.solvers.stochastic import StochasticMethod
 
 # Steps of a solve.
@@ -108,17 +109,21 @@ class Job:
         """What `sdeint` returns."""
         carried = self.carried
         method = self.method if carried is None else carried.on(self.method)
-        solution = solve(
-            self.equation.term(),
-            self.y0,
-            self.ts,
-            method=method,
-            controller=self.controller,
-            adjoint=adjoint,
-            batch="shared" if isinstance(self.controller, PID) else "per_sample",
-            noise=self.noise,
-            max_steps=MAX_STEPS,
-        )
+        try:
+            solution = solve(
+                self.equation.term(),
+                self.y0,
+                self.ts,
+                method=method,
+                controller=self.controller,
+                adjoint=adjoint,
+                # The functions see one time, also where samples fail.
+                batch="shared",
+                noise=self.noise,
+                max_steps=MAX_STEPS,
+            )
+        except SolveError as error:
+            raise _failed(error) from None
         ys = solution.ys.transpose(0, 1).contiguous()
         out: list[Any] = [ys]
         if self.logqp:
@@ -128,8 +133,12 @@ class Job:
         return out[0] if len(out) == 1 else tuple(out)
 
     def _end(self, carried: Carried) -> tuple[Tensor, ...]:
-        f, g, z = carried.end
-        return f, g.reshape(diffusion_shape(self.equation, self.y0)), z
+        shape = tuple(self.y0.shape)
+        shapes = (shape, diffusion_shape(self.equation, self.y0), shape)
+        return tuple(
+            part.reshape(wanted).contiguous()
+            for part, wanted in zip(carried.end, shapes, strict=True)
+        )
 
 
 def prepare(
@@ -273,6 +282,18 @@ def _times(given: Any, device: torch.device) -> Tensor:
             "NaN). To go back in time, solve for -t"
         )
     return ts
+
+
+def _failed(error: SolveError) -> SolveError:
+    """The error of a solve in words of this interface."""
+    status, t = error.status, error.times[0]
+    return SolveError(
+        f"sdeint stopped at t={t:.6g}, because {CAUSE[status]}. {FIX[status]}",
+        status=status,
+        samples=error.samples,
+        times=error.times,
+        evaluations=error.evaluations,
+    )
 
 
 def _number(name: str, value: Any) -> float:

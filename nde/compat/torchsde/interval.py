@@ -16,6 +16,7 @@ from nde.solvers.brownian import (
     BrownianBridge,
     BrownianTree,
     Levy,
+    Position,
     Seed,
     fresh_seed,
 )
@@ -117,6 +118,7 @@ class BrownianInterval(BaseBrownian):
         self._motion: BrownianTree | BrownianBridge = tree
         if W is not None or H is not None:
             self._motion = BrownianBridge(tree, *given)
+        self._last: tuple[float, Position] | None = None
 
     def __call__(
         self, ta: Any, tb: Any = None, return_U: bool = False, return_A: bool = False
@@ -134,13 +136,9 @@ class BrownianInterval(BaseBrownian):
         begin, stop = self._inside(float(start)), self._inside(float(end))
         if begin > stop:
             raise RuntimeError(f"ta={begin} is after tb={stop}; ask for ta <= tb")
-        motion = self._motion
-        device = torch.device(self._device)
-        a, b = (
-            motion.at(torch.tensor(t, dtype=torch.float64, device=device))
-            for t in (begin, stop)
-        )
-        moved = motion.between(a, b, self._levy).map(lambda v: v.to(self._dtype))
+        a, b = self._at(begin), self._at(stop)
+        self._last = stop, b
+        moved = self._motion.between(a, b, self._levy).map(lambda v: v.to(self._dtype))
         w = moved.w.reshape(self._shape)
         if not (return_U or return_A):
             return w
@@ -152,6 +150,14 @@ class BrownianInterval(BaseBrownian):
         if return_A:
             out.append(self._area(moved.area, w))  # type: ignore[arg-type]
         return tuple(out)
+
+    def _at(self, t: float) -> Position:
+        """Where it is at a time; the next question often begins where one ended."""
+        last = self._last
+        if last is not None and last[0] == t and not last[1].w.requires_grad:
+            return last[1]
+        device = torch.device(self._device)
+        return self._motion.at(torch.tensor(t, dtype=torch.float64, device=device))
 
     def _area(self, area: Tensor | None, w: Tensor) -> Tensor | None:
         if area is None:

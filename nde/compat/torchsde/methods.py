@@ -37,7 +37,7 @@ def chosen_method(
             method = "euler" if noise == "general" else "srk"
     if method == ADJOINT_METHOD:
         raise ValueError(
-            f"{ADJOINT_METHOD} is an adjoint_method of sdeint_adjoint only"
+            f"{ADJOINT_METHOD} is no method; it is an adjoint_method of sdeint_adjoint"
         )
     if method not in METHODS:
         raise ValueError(
