@@ -40,7 +40,7 @@ class BrownianBridge:
                     f"{tuple(self.tree.size)}"
                 )
         tree = self.tree
-        end = tree.at(torch.tensor(tree.t1, dtype=torch.float64))
+        end = tree.at(tree.ends(tree.t0, tree.t1)[1])
         none = torch.zeros_like(end.w)
         moved = none if self.w is None else self.w.to(end.w) - end.w
         area = end.k / (tree.t1 - tree.t0) - end.w / 2

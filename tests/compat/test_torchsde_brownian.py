@@ -102,6 +102,17 @@ def test_a_given_end_gets_its_gradient() -> None:
         torch.testing.assert_close(grad, torch.full_like(grad, 0.25))
 
 
+def test_a_solve_hands_its_gradient_to_the_given_end() -> None:
+    sde = Equation("diagonal", "stratonovich")
+    end = torch.ones(4, 3, **F64, requires_grad=True)
+    grads = []
+    for side in (torchsde, compat):
+        bm = interval(3, size=None, W=end)
+        ys = side.sdeint(sde, start(), TS, bm=bm, dt=DT, method="heun")
+        grads.append(torch.autograd.grad(ys[-1].sum(), end)[0])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
 def test_times_at_the_ends_are_silent_and_beyond_are_not() -> None:
     bm = interval(2, t0=0.1, t1=0.7)
     beyond = math.nextafter(0.7, 1.0)
@@ -207,6 +218,17 @@ def test_theirs_is_asked_within_its_interval() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compat.sdeint(sde, start(), ts, bm=bm, dt=DT, method="euler")
+
+
+@pytest.mark.parametrize("side", [torchsde, compat])
+def test_ends_that_lost_digits_in_float32(side: Any) -> None:
+    bm = side.BrownianInterval(0.1, 0.3, (4, 3), torch.float64)
+    ts = torch.tensor([0.1, 0.3])
+    assert float(ts[1]) > 0.3
+    ys = compat.sdeint(
+        Equation("diagonal", "ito"), start(), ts, bm=bm, dt=DT, method="euler"
+    )
+    assert ys.isfinite().all()
 
 
 def test_a_reversed_motion() -> None:

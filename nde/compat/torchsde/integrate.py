@@ -173,6 +173,7 @@ def prepare(
     found = chosen_method(method, equation.noise, equation.interpretation, options)
     if noise is not None:
         noise = _fitting(noise, bm, equation, found, y0, times, logqp)
+        times = times.double().clamp(noise.t0, noise.t1)
     span = float(times[-1] - times[0])
     if not step > 0.0:
         raise ValueError(f"dt must be > 0, got {step}")
