@@ -12,7 +12,6 @@ from nde.solvers.stochastic.method import (
     STRATONOVICH,
     StochasticMethod,
     root,
-    share,
     started_by_drift,
     stepped,
 )
@@ -58,7 +57,7 @@ def _euler_heun(
     g1 = term.g(then, term.moved(y, g0, inc.w))
     y1 = term.moved(along(y, f0, h), g0 + g1, half)
     f1 = term.f(then, y1)
-    error = along(term.product(g1 - g0, half), f1 - f0, share(h, 0.5))
+    error = along(term.product(g1 - g0, half), f1 - f0, h * 0.5)
     return stepped(y1, error, carry=(f1,))
 
 
@@ -84,7 +83,7 @@ def _lamba_em(
         dg = term.g(then, along(drifted, g0, width)) - g0
         noise = term.product(dg, (w.square() - h) * (0.5 / width))
     f1 = term.f(then, drifted)
-    return stepped(y1, along(noise, f1 - f0, share(h, 0.5)))
+    return stepped(y1, along(noise, f1 - f0, h * 0.5))
 
 
 def _lamba_euler_heun(
@@ -99,7 +98,7 @@ def _lamba_euler_heun(
     g1 = term.g(then, term.moved(drifted, g0, inc.w))
     y1 = term.moved(drifted, g0 + g1, half)
     f1 = term.f(then, drifted)
-    error = along(term.product(g1 - g0, half), f1 - f0, share(h, 0.5))
+    error = along(term.product(g1 - g0, half), f1 - f0, h * 0.5)
     return stepped(y1, error)
 
 

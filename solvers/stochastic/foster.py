@@ -21,7 +21,6 @@ from nde.solvers.stochastic.method import (
     ITO,
     STRATONOVICH,
     StochasticMethod,
-    share,
     stage_time,
     stepped,
 )
@@ -38,9 +37,9 @@ def _shark(
     g0, g1 = term.g(now, y), term.g(clock(later(t, h), y), y)
     moved, tilted = term.product(g0, w), term.moved(y, g0, area)
     k1 = term.f(now, tilted)
-    inner = along(tilted, k1, share(h, 5 / 6)).add(moved, alpha=5 / 6)
+    inner = along(tilted, k1, h * (5 / 6)).add(moved, alpha=5 / 6)
     k2 = term.f(stage_time(t, h, 5 / 6, y), inner)
-    error = (k2 - k1) * share(h, 0.6)
+    error = (k2 - k1) * h * 0.6
     y1 = along(y, k1, h) + error + moved
     return stepped(_turned(term, y1, g0, g1, w, area), error)
 
@@ -75,10 +74,10 @@ def _general_shark(
     now, ahead = clock(t, y), stage_time(t, h, 5 / 6, y)
     tilted = term.moved(y, term.g(now, y), area)
     k1, g1 = term.f(now, tilted), term.g(now, tilted)
-    inner = term.moved(along(tilted, k1, share(h, 5 / 6)), g1, (5 / 6) * w)
+    inner = term.moved(along(tilted, k1, h * (5 / 6)), g1, (5 / 6) * w)
     k2, g2 = term.f(ahead, inner), term.g(ahead, inner)
     turn = (0.6 * w).sub(area, alpha=1.2)
-    error = along(term.product(g2 - g1, turn), k2 - k1, share(h, 0.6))
+    error = along(term.product(g2 - g1, turn), k2 - k1, h * 0.6)
     return stepped(term.moved(along(y, k1, h), g1, w) + error, error)
 
 
@@ -94,7 +93,7 @@ def _spark(
     now, middle, then = clock(t, y), stage_time(t, h, 0.5, y), clock(later(t, h), y)
     f1, g1 = term.f(now, y), term.g(now, y)
     half = (0.5 * w).add(area, alpha=math.sqrt(3.0))
-    u = term.moved(along(y, f1, share(h, 0.5)), g1, half)
+    u = term.moved(along(y, f1, h * 0.5), g1, half)
     f2, g2 = term.f(middle, u), term.g(middle, u)
     v = term.moved(along(y, f2, h), g2, w)
     f3, g3 = term.f(then, v), term.g(then, v)
@@ -103,8 +102,8 @@ def _spark(
     turned = term.product(g1 - g3, area)
     both, second = g1 + g3, f1 + f3
     error = turned + term.product(both.sub(g2, alpha=2.0), least * w)
-    error = along(error, second.sub(f2, alpha=2.0), share(h, least))
-    y1 = term.moved(along(y, second, share(h, 0.5)), both, 0.5 * w) + error
+    error = along(error, second.sub(f2, alpha=2.0), h * least)
+    y1 = term.moved(along(y, second, h * 0.5), both, 0.5 * w) + error
     return stepped(y1, error)
 
 
@@ -116,7 +115,7 @@ def _slow_rk(
     h, w, area = inc.dt, inc.w, inc.levy
     now, middle, then = clock(t, y), stage_time(t, h, 0.5, y), clock(later(t, h), y)
     f1 = term.f(now, y)
-    halfway = along(y, f1, share(h, 0.5))
+    halfway = along(y, f1, h * 0.5)
     half = 0.5 * w
     g2 = term.g(middle, halfway)
     g3 = term.g(middle, term.moved(halfway, g2, half))
@@ -124,14 +123,14 @@ def _slow_rk(
     g4 = term.g(middle, term.moved(halfway, g3, half))
     g5 = term.g(middle, term.moved(halfway, g4, w))
     slanted = (0.75 * w).add(area, alpha=1.5)
-    inner = term.moved(along(y, f1, share(h, 0.75)), g4, slanted)
+    inner = term.moved(along(y, f1, h * 0.75), g4, slanted)
     f6 = term.f(stage_time(t, h, 0.75, y), inner)
     drifted = along(y, f1, h)
     g7 = term.g(then, drifted + moved3)
     spread = (g2 + g5).add(g4, alpha=2.0).sub(g3, alpha=4.0)
     error = term.product(spread, w / 6.0)
     error = term.moved(error, g4 - g7, 2.0 * area)
-    error = along(error, f6 - f1, share(h, 2 / 3))
+    error = along(error, f6 - f1, h * (2 / 3))
     return stepped(drifted.add(moved3, alpha=2.0) + error, error)
 
 

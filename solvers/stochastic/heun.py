@@ -11,7 +11,6 @@ from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
-    share,
     stage_time,
     stepped,
 )
@@ -40,7 +39,7 @@ def _midpoint(
     h, w = inc.dt, inc.w
     now, middle = clock(t, y), stage_time(t, h, 0.5, y)
     f0, g0 = term.f(now, y), term.g(now, y)
-    halfway = term.moved(along(y, f0, share(h, 0.5)), g0, 0.5 * w)
+    halfway = term.moved(along(y, f0, h * 0.5), g0, 0.5 * w)
     f1, g1 = term.f(middle, halfway), term.g(middle, halfway)
     y1 = term.moved(along(y, f1, h), g1, w)
     return stepped(y1, along(term.product(g1 - g0, w), f1 - f0, h))
@@ -67,8 +66,8 @@ def _reversible_heun(
         g0 = flat
     leap = term.moved(along(torch.sub(2.0 * y, twin), f0, h), g0, w)
     f1, g1 = term.f(then, leap), term.g(then, leap)
-    y1 = term.moved(along(y, f0 + f1, share(h, 0.5)), g0 + g1, 0.5 * w)
-    error = along(term.product(g1 - g0, 0.5 * w), f1 - f0, share(h, 0.5))
+    y1 = term.moved(along(y, f0 + f1, h * 0.5), g0 + g1, 0.5 * w)
+    error = along(term.product(g1 - g0, 0.5 * w), f1 - f0, h * 0.5)
     return stepped(y1, error, carry=(f1, g1.reshape(flat.shape), leap))
 
 

@@ -11,7 +11,6 @@ from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
-    share,
     stage_time,
     stepped,
 )
@@ -30,7 +29,7 @@ def _log_ode(
     h, w = inc.dt, inc.w
     now, middle = clock(t, y), stage_time(t, h, 0.5, y)
     f0, g0 = term.f(now, y), term.g(now, y)
-    halfway = term.moved(along(y, f0, share(h, 0.5)), g0, 0.5 * w)
+    halfway = term.moved(along(y, f0, h * 0.5), g0, 0.5 * w)
     f1, g1 = term.f(middle, halfway), term.g(middle, halfway)
     y1 = term.moved(along(y, f1, h), g1, w)
     error = along(term.product(g1 - g0, w), f1 - f0, h)

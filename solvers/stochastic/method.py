@@ -88,7 +88,7 @@ class StochasticMethod:
 
     def start(self, term: Bound, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         assert isinstance(term, BoundSDE)
-        return () if self.first is None else self.first(term, t, y)
+        return () if self.first is None else self.first(term, t.to(y.dtype), y)
 
     def step(
         self,
@@ -120,14 +120,9 @@ def root(h: Step) -> Step:
     return h.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
 
 
-def share(h: Step, fraction: float) -> Step:
-    """A part of a step."""
-    return h * fraction
-
-
 def stage_time(t: Step, h: Step, node: float, y: Tensor) -> Tensor:
     """Engine time t + node h as the field takes it."""
-    return clock(later(t, share(h, node)), y)
+    return clock(later(t, h * node), y)
 
 
 def started_by_drift(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:

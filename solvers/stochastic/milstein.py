@@ -14,7 +14,6 @@ from nde.solvers.stochastic.method import (
     STRATONOVICH,
     StochasticMethod,
     root,
-    share,
     started_by_drift,
     stepped,
 )
@@ -112,7 +111,7 @@ def _finished(
     if correction is not None:
         y1 = y1 + correction
     f1 = term.f(clock(later(t, h), y), y1)
-    change, half = f1 - f0, share(h, 0.5)
+    change, half = f1 - f0, h * 0.5
     error = change * half if correction is None else along(correction, change, half)
     return stepped(y1, error, carry=(f1,))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
-from nde.solvers.stochastic.method import StochasticMethod, share, stepped
+from nde.solvers.stochastic.method import StochasticMethod, stepped
 from nde.solvers.types import Increment, Step, StepOut
 
 # How far a diffusion may be from linear, relative to its size, in units of rounding.
@@ -25,11 +25,11 @@ def _splitting(
     """
     assert inc.w is not None
     h = inc.dt
-    middle = clock(later(t, share(h, 0.5)), y)
+    middle = clock(later(t, h * 0.5), y)
     sigma = term.g(middle, torch.ones_like(y))
     grown = term.product(sigma, inc.w)
     if term.interpretation == "ito":
-        grown = along(grown, sigma.square(), share(h, -0.5))
+        grown = along(grown, sigma.square(), h * -0.5)
     half = torch.exp(0.5 * grown)
     inside = half * y
     return stepped(half * along(inside, term.f(middle, inside), h))
