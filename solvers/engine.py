@@ -172,8 +172,8 @@ def _steps(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         steps, cause = last_good_steps(problem, plan)
         status = torch.where(broken, cause, tape.status)
         t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
-        spent, rest = outcome.evaluations, replace(problem, common=False)
-        outcome = _run(setup, rest, cut_short(plan, steps))
+        spent = outcome.evaluations
+        outcome = _run(setup, problem, cut_short(plan, steps))
         outcome = replace(outcome, evaluations=spent)
         outcome = failed(outcome, status, t_end, tape.channel)
     return outcome

@@ -64,9 +64,9 @@ def march(
             carries.append(tuple(part.detach().clone() for part in carry))
         moving = plan.moving(j)
         if moving is not None:
-            shown = torch.where(moving, y, shown.detach())
+            shown = torch.where(moving, y, plan.stand_in(j, y, shown))
             shown_carry = tuple(
-                torch.where(moving, part, old.detach())
+                torch.where(moving, part, plan.stand_in(j, part, old))
                 for part, old in zip(carry, shown_carry, strict=True)
             )
         elif plan.resting:
@@ -125,6 +125,7 @@ def fixed_tape(problem: Problem, plan: Schedule) -> Tape:
         rejected=torch.zeros_like(accepted),
         status=torch.full_like(accepted, int(Status.SUCCESS)),
         noise=plan.noise,
+        common=problem.common,
     )
 
 

@@ -53,7 +53,25 @@ def cut_short(plan: Schedule, steps: Tensor) -> Schedule:
             lambda part: part[:most] * taken.view(*taken.shape, *(1,) * (part.ndim - 2))
         )
     fresh = None if plan.fresh is None else plan.fresh[:most]
-    return schedule(t, plan.h[:most] * taken, noise, fresh=fresh)
+    h = plan.h[:most] * taken
+    if plan.shared is None:
+        return schedule(t, h, noise, fresh=fresh)
+    still = (h == 0).any(dim=1).nonzero().view(-1).tolist()
+    some, donor = (h > 0).any(dim=0), None
+    if most and not bool(some.all()):
+        rows = torch.arange(h.shape[1], device=h.device)
+        donor = torch.where(some, rows, some.long().argmax())
+    return replace(
+        plan,
+        h=h,
+        t=plan.t[:most],
+        noise=noise,
+        fresh=fresh,
+        shared=plan.shared[:most],
+        restarts=frozenset(j for j in plan.restarts if j < most),
+        resting=frozenset(still),
+        donor=donor,
+    )
 
 
 def reached(plan: Schedule, steps: Tensor, problem: Problem) -> Tensor:

@@ -35,7 +35,8 @@ class Schedule:
     ended: NaN there would pass through weights of zero. So a row that rests, from the
     steps `resting` on, shows the field the start of its last step, and its results are
     dropped. A row without any step shows the start of another one, `donor (rows,)`;
-    None if every row has a step.
+    None if every row has a step. Where the field sees one time for all (`shared`), that
+    is of the rows which move, and a resting one shows the state of the first of these.
     """
 
     t: Tensor
@@ -62,6 +63,13 @@ class Schedule:
         dt = self.h[j].to(dtype).unsqueeze(1)
         inc = Increment(dt, index=j, past=self.h[before])
         return self.t[j], driven_by(self.noise, j, inc)
+
+    def stand_in(self, j: int, value: Tensor, last: Tensor) -> Tensor:
+        """What resting rows show the field in step j, for a state or a part of the
+        carry `value (rows, ...)`, of which they showed `last` before."""
+        if self.shared is None:
+            return last.detach()
+        return value.detach()[(self.h[j] > 0).long().argmax()]
 
     def begin(
         self, problem: Problem, j: int, y: Tensor, carry: tuple[Tensor, ...]
@@ -189,16 +197,14 @@ def fixed_grid(
     table = table.reshape(len(grids), steps, 3).permute(2, 1, 0).contiguous()
     t, h, again = table.unbind(0)
     fresh = again > 0 if problem.stops is not None else None
-    drawn = None
-    if noise is not None:
-        drawn = _drawn(problem, noise, t, h)
+    moved = None if noise is None else drawn(problem, noise, t, h)
     if problem.common:
         t, h = t.expand(-1, problem.rows), h.expand(-1, problem.rows)
         fresh = None if fresh is None else fresh.expand(-1, problem.rows)
-    return schedule(t, h, drawn, problem.common, fresh)
+    return schedule(t, h, moved, problem.common, fresh)
 
 
-def _drawn(
+def drawn(
     problem: Problem, noise: BrownianGrid | BrownianMotion, t: Tensor, h: Tensor
 ) -> BrownianIncrement:
     """The Brownian motion over steps `t`, `h` `(steps, rows)`."""

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from nde.solvers import dense
 from nde.solvers.bound import BoundSDE
+from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.diagnosis import Explanation, explain
 from nde.solvers.engine import Run
 from nde.solvers.initial_step import initial_step
 from nde.solvers.moving_ends import shifted, slope_at
+from nde.solvers.schedule import drawn, driven_by
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
 from nde.solvers.term import Layout
 from nde.solvers.times import read_times
-from nde.solvers.types import Increment
+from nde.solvers.types import Increment, Step
 
 
 @dataclass(frozen=True)
@@ -190,19 +192,24 @@ class Solution:
         start = self._engine_time(t)
         flat = layout.to_engine(y, "y").contiguous()
         length = h.detach().to(start.dtype)
-        noise = None
-        if isinstance(problem.term, BoundSDE):
-            normal = torch.randn(
-                problem.term.noise_shape, dtype=flat.dtype, device=flat.device
-            )
-            noise = normal * length.sqrt().to(flat.dtype).unsqueeze(1)
         stepper = problem.stepper
-        increment = Increment(length.to(flat.dtype).unsqueeze(1), w=noise)
-        carry = stepper.start(problem.term, start, flat)
+        now: Tensor = start
+        begin: Step = start
+        increment = Increment(length.to(flat.dtype).unsqueeze(1))
+        alike = (start == start[:1]) & (length == length[:1])
+        if problem.common and problem.rows and bool(alike.all()):
+            # As in the solve, the field sees one time for all.
+            now, begin = start[0], float(start[0])
+            increment = Increment(float(length[0]))
+        if isinstance(problem.term, BoundSDE):
+            noise = BrownianGrid(fresh_seed())
+            moved = drawn(problem, noise, start.unsqueeze(0), length.unsqueeze(0))
+            increment = driven_by(moved, 0, increment)
+        carry = stepper.start(problem.term, now, flat)
         if k1 == "frozen":
             carry = tuple(part.detach() for part in carry)
         stages = stepper.workspace(flat, graph=torch.is_grad_enabled())
-        out = stepper.step(problem.term, start, flat, increment, carry, stages)
+        out = stepper.step(problem.term, begin, flat, increment, carry, stages)
         return problem.error_ratio(flat, out), problem.stiffness(flat, out)
 
     def _engine_time(self, t: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from nde.solvers.methods import (
     method_named,
 )
 from nde.solvers.solution import Solution, solution_of
-from nde.solvers.state import State, structure_of
+from nde.solvers.state import State, Structure, structure_of
 from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.symplectic import check_pair
@@ -122,6 +122,8 @@ def solve(
     structure = structure_of(y0)
     if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
         check_pair(stepper.name, structure)
+    if isinstance(term, SDETerm):
+        _check_mixing(term, structure)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(
@@ -277,16 +279,24 @@ def _stepper(
             "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
             "a Brownian path"
         )
-    if not (
-        noise is None
-        or isinstance(noise, BrownianGrid)
-        or callable(getattr(noise, "increment", None))
+    if not (noise is None or isinstance(noise, BrownianGrid)) and not all(
+        hasattr(noise, name) for name in ("increment", "size", "t0", "t1")
     ):
         raise TypeError(
             f"noise must be BrownianGrid(seed) or BrownianTree(...), or another motion "
-            f"with increment(ta, tb, levy), got {noise!r}"
+            f"with increment(ta, tb, levy), size, t0 and t1, got {noise!r}"
         )
     return sde_stepper
+
+
+def _check_mixing(term: SDETerm, structure: Structure) -> None:
+    mixing = term.mixing
+    if mixing is None or term.matrix or mixing.shape[0] == structure.width:
+        return
+    raise ValueError(
+        f"mixing has {mixing.shape[0]} rows for a state of {structure.width} entries; "
+        "diagonal noise has a Brownian motion, and so a row, for each"
+    )
 
 
 def _check_fit(method: StochasticMethod, term: SDETerm) -> None:

@@ -30,7 +30,7 @@ class Tape:
     none did); where kept, the state `y (n, dim)` and the `carry` it started
     from. `polynomials (m, 1 + degree, dim)` belong to entries `slots (m,)`. Per row:
     the end state, its carry, the time reached, counts and status, and `channel (rows,)`
-    of the event that ended it, -1 without one.
+    of the event that ended it, -1 without one. `common` if all rows share their times.
     """
 
     step: Tensor
@@ -51,6 +51,7 @@ class Tape:
     rejected: Tensor
     status: Tensor
     noise: BrownianIncrement | None = None
+    common: bool = False
     channel: Tensor | None = None
 
     @cached_property
@@ -97,8 +98,12 @@ class Tape:
     def _shown(self) -> Tensor:
         """Entry whose start each row shows the field in each step `(steps, rows)`.
 
-        That of its last step where it rests, of another row's first one if it has none.
+        That of its last step where it rests, of another row's first one if it has none;
+        with common times, of the first row that moves.
         """
+        if self.common:
+            first = self.valid.long().argmax(dim=1, keepdim=True)
+            return torch.where(self.valid, self.index, self.index.gather(1, first))
         last = self.index.gather(0, (self.accepted - 1).clamp_min(0).unsqueeze(0))
         other = self.index[0][(self.accepted > 0).long().argmax()]
         rest = torch.where(self.accepted > 0, last, other)

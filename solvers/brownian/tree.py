@@ -294,8 +294,8 @@ class BrownianTree:
         # Written so that NaN is refused.
         if not (low >= self.t0 - slack and high <= self.t1 + slack):
             raise ValueError(
-                f"bm covers [{self.t0}, {self.t1}], was asked for [{low}, {high}]: "
-                "give it a wider span, or times inside this one"
+                f"the Brownian motion covers [{self.t0}, {self.t1}], was asked for "
+                f"[{low}, {high}]: give it a wider span, or times inside this one"
             )
 
 

@@ -54,7 +54,7 @@ def test_the_area_of_a_bridge_is_drawn_given_its_increments(f64: KIND) -> None:
 def test_a_bridge_of_another_size(f64: KIND) -> None:
     with pytest.raises(ValueError, match=r"w has shape \(2, 2\)"):
         BrownianBridge(tree((3, 2), f64), torch.zeros(2, 2, **f64))
-    with pytest.raises(ValueError, match="bm covers"):
+    with pytest.raises(ValueError, match="motion covers"):
         BrownianBridge(tree((3, 2), f64)).increment(0.0, 2.0)
 
 

@@ -320,11 +320,11 @@ def test_refused_trees(
     ],
 )
 def test_times_outside_are_refused(times: tuple[float, float | Tensor]) -> None:
-    with pytest.raises(ValueError, match=r"bm covers \[0.0, 2.0\], was asked for"):
+    with pytest.raises(ValueError, match=r"motion covers \[0.0, 2.0\], was asked for"):
         tree().increment(*times)
     t = torch.as_tensor(times[0], dtype=F64)
     h = (times[1] - t).expand(1, 3)
-    with pytest.raises(ValueError, match=r"bm covers \[0.0, 2.0\], was asked for"):
+    with pytest.raises(ValueError, match=r"motion covers \[0.0, 2.0\], was asked for"):
         tree().increments(t.expand(1, 3), h, "none")
 
 

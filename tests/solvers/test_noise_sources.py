@@ -63,7 +63,7 @@ def test_refusals(f64: KIND) -> None:
     for size in ((5, 2), (4, 3)):
         with pytest.raises(ValueError, match=r"noise.*\(4, 2\)"):
             end(WALK, y0, 0.1, tree(size, f64), method="euler")
-    with pytest.raises(ValueError, match=r"covers \[0.0, 0.5\].*1.0"):
+    with pytest.raises(ValueError, match=r"motion covers \[0.0, 0.5\].*1.0"):
         end(WALK, y0, 0.1, tree((4, 2), f64, t1=0.5), method="euler")
     with pytest.raises(TypeError, match="noise must be BrownianGrid"):
         end(WALK, y0, 0.1, 7, method="euler")
@@ -76,3 +76,45 @@ def test_a_grid_draws_the_same_path_with_areas(f64: KIND) -> None:
     assert torch.equal(plain.w, whole.w)
     assert whole.area is not None and whole.area.shape == (4, 3, 2, 2)
     torch.testing.assert_close(whole.area, -whole.area.mT)
+
+
+def test_rows_of_a_mixing_fit_the_state(f64: KIND) -> None:
+    term = SDETerm(lambda t, y: -y, lambda t, y: y, mixing=torch.eye(3, **f64))
+    with pytest.raises(ValueError, match="mixing has 3 rows for a state of 2"):
+        end(term, torch.ones(4, 2, **f64), 0.1, None, method="euler")
+
+
+@pytest.mark.parametrize("ts", ["shared", "own"])
+@pytest.mark.parametrize(
+    ("method", "interpretation"),
+    [
+        ("srk", "ito"),
+        ("milstein", "ito"),
+        ("reversible_heun", "stratonovich"),
+        ("slow_rk", "stratonovich"),
+    ],
+)
+def test_one_more_step_has_what_its_method_asks_for(
+    method: str, interpretation: str, ts: str
+) -> None:
+    """Also in single precision, whose field must not meet times of double."""
+
+    def drift(t: Tensor, y: Tensor) -> Tensor:
+        assert t.dtype == y.dtype
+        assert t.shape == (() if ts == "shared" else (3,))
+        return -y * (t if ts == "shared" else t[:, None])
+
+    term = SDETerm(drift, lambda t, y: 0.5 * y, interpretation=interpretation)
+    times = torch.tensor([0.0, 1.0])
+    y0 = torch.ones(3, 2)
+    found = solve(
+        term,
+        y0,
+        times if ts == "shared" else times.expand(3, 2),
+        method=method,
+        controller=FixedSteps(0.1),
+    )
+    at, length = torch.full((3,), 0.2), torch.full((3,), 0.1)
+    error, _ = found.embedded_step(at, y0, length)
+    assert error.shape == (3,)
+    assert bool((error > 0).all())

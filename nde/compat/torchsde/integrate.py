@@ -117,8 +117,6 @@ class Job:
                 method=method,
                 controller=self.controller,
                 adjoint=adjoint,
-                # The functions see one time, also where samples fail.
-                batch="shared",
                 noise=self.noise,
                 max_steps=MAX_STEPS,
             )
