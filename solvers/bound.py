@@ -8,7 +8,7 @@ what the user's functions return.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import torch
@@ -188,6 +188,31 @@ class BoundSDE:
         return layout.structure.columns(value, self.term.noise_dim, "diffusion")
 
 
+Bound = BoundODE | BoundSDE
+
+
+def at_rest(term: Bound, moving: Tensor) -> Bound:
+    """A term whose functions are zero in rows that rest, `moving (rows, 1)` False.
+
+    What they give there is dropped, but would come back as 0 times NaN in a gradient.
+    """
+
+    def masked(function: Field) -> Field:
+        def zero_at_rest(t: Tensor, y: Tensor) -> Tensor:
+            value = function(t, y)
+            wide = moving.view(-1, *(1,) * (value.ndim - 1))
+            return torch.where(wide, value, 0.0)
+
+        return zero_at_rest
+
+    copy = replace(term)
+    # They are cached properties: what stands in the instance is what is called.
+    vars(copy)["f"] = masked(term.f)
+    if isinstance(term, BoundSDE):
+        vars(copy)["g"] = masked(term.g)
+    return copy
+
+
 @cache
 def _load_forward_mode() -> None:
     """Make a first dual number, for which torch compiles what it deprecates itself."""
@@ -195,9 +220,6 @@ def _load_forward_mode() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         one = torch.ones(())
         forward_ad.make_dual(one, one)  # type: ignore[no-untyped-call]
-
-
-Bound = BoundODE | BoundSDE
 
 
 def bind(term: Term, layout: Layout) -> Bound:

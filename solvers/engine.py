@@ -19,7 +19,13 @@ from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.problem import Problem
-from nde.solvers.salvage import cut_short, failed, last_good_steps, reached
+from nde.solvers.salvage import (
+    cut_short,
+    failed,
+    last_good_steps,
+    reached,
+    takes_own_times,
+)
 from nde.solvers.schedule import Schedule, fixed_grid
 from nde.solvers.stepper import Stepper
 from nde.solvers.stops import engine_times, stops_of
@@ -172,8 +178,11 @@ def _steps(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         steps, cause = last_good_steps(problem, plan)
         status = torch.where(broken, cause, tape.status)
         t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
-        spent = outcome.evaluations
-        outcome = _run(setup, problem, cut_short(plan, steps))
+        spent, rest = outcome.evaluations, problem
+        if problem.common and takes_own_times(problem):
+            # Then rows that rest need not meet times at which they failed.
+            rest, plan = replace(problem, common=False), replace(plan, shared=None)
+        outcome = _run(setup, rest, cut_short(plan, steps))
         outcome = replace(outcome, evaluations=spent)
         outcome = failed(outcome, status, t_end, tape.channel)
     return outcome

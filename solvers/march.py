@@ -77,14 +77,15 @@ def march(
         if observer is not None:
             h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
             observer.attempt(t, y, h)
-        out = problem.stepper.step(problem.term, t, shown, inc, shown_carry, stages)
+        facing = plan.facing(problem, j)
+        out = problem.stepper.step(facing.term, t, shown, inc, shown_carry, stages)
         if out.error is not None:
             error.append(problem.error_ratio(shown, out))
         if out.stiffness is not None:
             stiffness.append(out.stiffness)
         if slot_rows[j].numel():
             polynomials.append(
-                problem.polynomials_of(slot_rows[j], t, shown, inc, out, stages)
+                facing.polynomials_of(slot_rows[j], t, shown, inc, out, stages)
             )
         y = out.y1 if moving is None else torch.where(moving, out.y1, y)
         carry = out.carry

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nde.solvers.adjoint.forward import find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.bound import BoundSDE
 from nde.solvers.nonfinite import Blame
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, schedule
@@ -38,6 +39,33 @@ def last_good_steps(problem: Problem, plan: Schedule) -> tuple[Tensor, Tensor]:
     finite = tape.grid(torch.isfinite(tape.y).all(dim=1).long()).cumprod(0).sum(0)
     whole = torch.isfinite(tape.y_end).all(dim=1)
     return torch.where(whole, plan.steps, (finite - 2).clamp_min(0)), blame.status
+
+
+def takes_own_times(problem: Problem) -> bool:
+    """Whether functions that were shown one time for all would take one per sample.
+
+    Tried at two times: a function may refuse them, or broadcast them along another
+    axis.
+    """
+    y, t0, t1 = problem.y0.detach(), problem.t0, problem.t1
+    odd = torch.arange(problem.rows, device=y.device) % 2 == 1
+    early, late = t0.to(y.dtype), (t0 + 0.1 * (t1 - t0)).to(y.dtype)
+    functions = [problem.term.f]
+    if isinstance(problem.term, BoundSDE):
+        functions.append(problem.term.g)
+    slack = 16.0 * torch.finfo(y.dtype).eps
+    with torch.no_grad():
+        for function in functions:
+            try:
+                got = function(torch.where(odd, late, early), y).clone()
+            except Exception:
+                return False
+            first = function(early[0], y).clone()
+            wide = odd.view(-1, *(1,) * (first.ndim - 1))
+            want = torch.where(wide, function(late[0], y), first)
+            if not torch.allclose(got, want, slack, slack, equal_nan=True):
+                return False
+    return True
 
 
 def cut_short(plan: Schedule, steps: Tensor) -> Schedule:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nde.solvers.bound import BoundSDE
+from nde.solvers.bound import BoundSDE, at_rest
 from nde.solvers.brownian import (
     BrownianGrid,
     BrownianIncrement,
@@ -63,6 +63,13 @@ class Schedule:
         dt = self.h[j].to(dtype).unsqueeze(1)
         inc = Increment(dt, index=j, past=self.h[before])
         return self.t[j], driven_by(self.noise, j, inc)
+
+    def facing(self, problem: Problem, j: int) -> Problem:
+        """The problem as step j meets it, where rows may rest under others' time."""
+        if self.shared is None or j not in self.resting:
+            return problem
+        moving = (self.h[j] > 0).unsqueeze(1)
+        return replace(problem, term=at_rest(problem.term, moving))
 
     def stand_in(self, j: int, value: Tensor, last: Tensor) -> Tensor:
         """What resting rows show the field in step j, for a state or a part of the

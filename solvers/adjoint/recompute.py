@@ -157,7 +157,7 @@ def _step_vjp(
     totals: list[Tensor | None],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Pull gradients of step j's outputs back to its state and carry."""
-    problem, tape = replay.problem, replay.tape
+    problem, tape = replay.plan.facing(replay.problem, j), replay.tape
     g_polynomials, g_error, g_stiffness = extra
     y, carry = tape.states(j)
     moving = replay.plan.moving(j)
