@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from nde.solvers.adjoint import Adjoint, Direct, Recompute
-from nde.solvers.brownian import BrownianGrid, BrownianMotion
+from nde.solvers.brownian import BrownianGrid, NoiseSource
+from nde.solvers.brownian.seed import check_seed
 from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
 from nde.solvers.engine import Setup, run
 from nde.solvers.failure import error_of
@@ -48,7 +49,7 @@ def solve(
     batch: Literal["per_sample", "shared"] = "per_sample",
     args: Any = None,
     ts_mask: Tensor | None = None,
-    noise: BrownianGrid | BrownianMotion | None = None,
+    noise: NoiseSource | None = None,
     events: Sequence[Event] = (),
     max_events: int = 1000,
     probe_times: Tensor | None = None,
@@ -70,17 +71,17 @@ def solve(
         method: a name from `ODE_METHODS` or `SDE_METHODS`, or a `Stepper` (for an SDE a
             `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
-            `StepTo(times)`; SDEs and methods without an error estimate need one of the
-            latter.
+            `StepTo(times)`; methods without an error estimate need one of the latter.
         adjoint: `Recompute()` (default) or `Direct()`.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,
             if not None. Tensors in nested tuples, lists and dicts get gradients.
         ts_mask: bool `(batch, T)`, True where a time counts.
-        noise: the Brownian motion of an SDE; by default a `BrownianGrid` seeded from
-            torch's generator. A `BrownianTree` gives the same path on every grid; any
-            `BrownianMotion` is asked for one step after another.
+        noise: the Brownian motion of an SDE, or its seed, as of `BrownianTree`; by
+            default one from torch's generator. A seed makes a `BrownianGrid` on a grid,
+            else a `BrownianTree`, which gives the same path on all steps. Any other
+            `BrownianMotion` is asked for one step of all samples after another.
         events: `Event`s that end a sample, or from which it goes on with another state
             (ODE only).
         max_events: resets of a sample; where one more would follow it ends with status
@@ -109,7 +110,9 @@ def solve(
     adjoint = Recompute() if adjoint is None else adjoint
     _check_options(controller, adjoint, batch, max_steps, max_events)
     stepper = _stepper(term, method, controller, noise)
-    if isinstance(controller, PID):
+    if isinstance(controller, PID) and (
+        controller.classical or isinstance(term, SDETerm)
+    ):
         controller = controller.for_method(stepper.gains)
     events = _checked_events(stepper, events)
     _check_restarts(stepper, controller)
@@ -248,7 +251,7 @@ def _stepper(
     term: Term,
     method: object,
     controller: Controller,
-    noise: BrownianGrid | BrownianMotion | None,
+    noise: NoiseSource | None,
 ) -> Stepper:
     if isinstance(term, ODETerm):
         if noise is not None:
@@ -258,15 +261,8 @@ def _stepper(
             if hasattr(method, "step")
             else method_named(method, ODE_METHODS, "an ODETerm")
         )
-        if isinstance(controller, PID) and stepper.error_order is None:
-            adaptive = [
-                name for name, m in ODE_METHODS.items() if m.error_order is not None
-            ]
-            raise ValueError(
-                f"method {stepper.name!r} has no error estimate to adapt steps by; "
-                "pass controller=FixedSteps(step), or a method of "
-                f"{', '.join(adaptive)}"
-            )
+        if isinstance(controller, PID):
+            _check_adaptive(stepper, ODE_METHODS)
         return stepper
     sde_stepper = (
         method
@@ -275,18 +271,39 @@ def _stepper(
     )
     _check_fit(sde_stepper, term)
     if isinstance(controller, PID):
-        raise ValueError(
-            "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
-            "a Brownian path"
-        )
-    if not (noise is None or isinstance(noise, BrownianGrid)) and not all(
-        hasattr(noise, name) for name in ("increment", "size", "t0", "t1")
-    ):
-        raise TypeError(
-            f"noise must be BrownianGrid(seed) or BrownianTree(...), or another motion "
-            f"with increment(ta, tb, levy), size, t0 and t1, got {noise!r}"
-        )
+        _check_adaptive(sde_stepper, SDE_METHODS)
+    _check_noise(noise, controller)
     return sde_stepper
+
+
+def _check_adaptive(stepper: Stepper, methods: Mapping[str, Stepper]) -> None:
+    if stepper.error_order is None:
+        adaptive = [name for name, m in methods.items() if m.error_order is not None]
+        raise ValueError(
+            f"method {stepper.name!r} has no error estimate to adapt steps by; pass "
+            f"controller=FixedSteps(step), or a method of {', '.join(adaptive)}"
+        )
+
+
+def _check_noise(noise: object, controller: Controller) -> None:
+    if noise is None:
+        return
+    if isinstance(noise, (int, Tensor)):
+        check_seed(noise)
+        return
+    if isinstance(noise, BrownianGrid):
+        if isinstance(controller, PID):
+            raise ValueError(
+                "noise is a BrownianGrid, which needs steps that are known beforehand, "
+                "but PID finds them; pass noise=seed or BrownianTree(...), or "
+                "controller=FixedSteps(step)"
+            )
+        return
+    if not all(hasattr(noise, name) for name in ("increment", "size", "t0", "t1")):
+        raise TypeError(
+            "noise must be a seed, BrownianGrid(seed), BrownianTree(...) or another "
+            f"motion with increment(ta, tb, levy), size, t0 and t1, got {noise!r}"
+        )
 
 
 def _check_mixing(term: SDETerm, structure: Structure) -> None:
