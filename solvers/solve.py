@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from nde.solvers.adjoint import Adjoint, Direct, Recompute
 from nde.solvers.brownian import BrownianGrid, BrownianMotion
 from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
+from nde.solvers.divergence import COLUMNS
 from nde.solvers.engine import Setup, run
+from nde.solvers.ensemble import Repeat
 from nde.solvers.failure import error_of
 from nde.solvers.hybrid import run_with_resets
 from nde.solvers.methods import (
@@ -49,6 +52,7 @@ def solve(
     args: Any = None,
     ts_mask: Tensor | None = None,
     noise: BrownianGrid | BrownianMotion | None = None,
+    paths: int | None = None,
     events: Sequence[Event] = (),
     max_events: int = 1000,
     probe_times: Tensor | None = None,
@@ -76,11 +80,16 @@ def solve(
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,
-            if not None. Tensors in nested tuples, lists and dicts get gradients.
+            if not None. Tensors in nested tuples, lists and dicts get gradients. They
+            are passed on as they are, also with `paths`.
         ts_mask: bool `(batch, T)`, True where a time counts.
         noise: the Brownian motion of an SDE; by default a `BrownianGrid` seeded from
             torch's generator. A `BrownianTree` gives the same path on every grid; any
             `BrownianMotion` is asked for one step after another.
+        paths: so many Brownian paths of every sample of an SDE. Those of a sample stand
+            beside each other in a batch of `batch * paths`, which is what the term's
+            functions, `noise` and its seeds, tolerances and the norm have to do with;
+            y0 and times given per sample are repeated. `Solution.ensemble` has moments.
         events: `Event`s that end a sample, or from which it goes on with another state
             (ODE only).
         max_events: resets of a sample; where one more would follow it ends with status
@@ -124,6 +133,8 @@ def solve(
         check_pair(stepper.name, structure)
     if isinstance(term, SDETerm):
         _check_mixing(term, structure)
+        if term.prior is not None:
+            structure = replace(structure, hidden=COLUMNS)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(
@@ -131,6 +142,13 @@ def solve(
             f"(shape {tuple(times.table.shape)}); pass ts as (T,), or "
             "batch='per_sample'"
         )
+    if paths is not None:
+        repeat = Repeat(paths, structure.batch, term)
+        structure = replace(structure, batch=structure.batch * paths)
+        y0, ts = repeat.state(y0), repeat.table("ts", ts)
+        times = replace(times, table=repeat.table("ts", times.table))
+        probe_times = repeat.table("probe_times", probe_times)
+        controller = repeat.controller(controller)
     resets = any(event.reset for event in events)
     if resets and batch == "shared" and structure.batch > 1:
         raise ValueError(
@@ -177,7 +195,7 @@ def solve(
         status = runs[0].outcome.tape.status
     if throw and bool(((status != Status.SUCCESS) & (status != Status.EVENT)).any()):
         raise error_of(runs, status)
-    return solution_of(ts, runs, status)
+    return solution_of(ts, runs, status, paths)
 
 
 def _common(
