@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import pad
 
 from nde.solvers.brownian.increment import BrownianIncrement
-from nde.solvers.divergence import with_rate
+from nde.solvers.divergence import given_again, with_rate
 from nde.solvers.term import (
     Field,
     Function,
@@ -107,6 +107,12 @@ class BoundSDE:
     @cached_property
     def g(self) -> Field:
         """The diffusion."""
+        if self.term.prior is None:
+            return self._diffusion
+        return given_again(self._diffusion)
+
+    @property
+    def _diffusion(self) -> Field:
         if not self.term.matrix:
             return self.layout.fit(self.term.diffusion, "diffusion")
         matrix, mixing = self._matrix, self.term.mixing

@@ -42,6 +42,31 @@ def with_rate(
     return both
 
 
+def given_again(function: Field) -> Field:
+    """A function whose value a second call at the same stage gets for nothing.
+
+    That is one with the same tensors, not equal ones, in which a method asks for the
+    diffusion that the rate has just taken, or the other way round. What was asked for
+    twice is forgotten, and its graph with it.
+    """
+    kept: tuple[Tensor, Tensor, int, bool, Tensor] | None = None
+
+    def value(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal kept
+        if y.is_inference():
+            # Such tensors count no versions.
+            return function(t, y)
+        last, kept = kept, None
+        state = y._version, torch.is_grad_enabled()
+        if last and last[0] is t and last[1] is y and last[2:4] == state:
+            return last[4]
+        found = function(t, y)
+        kept = (t, y, *state, found)
+        return found
+
+    return value
+
+
 def path_kl(structure: Structure, flat: Tensor) -> Tensor | None:
     """The divergence from values `(batch, T, dim)`; None where it is not integrated."""
     if not structure.hidden:

@@ -68,8 +68,8 @@ class SDETerm:
             drifts cancels. A matrix g takes the shortest u that brings g u nearest to
             the difference; whether that lies in its range is not asked. Where a row of
             g is zero and the drifts differ in it, the divergence is infinite from then
-            on. Costs an evaluation of h, and one more of the diffusion, with each of
-            the drift.
+            on. Costs an evaluation of h with each of the drift, and one of the
+            diffusion where the method asks for none at that stage.
 
     Raises TypeError or ValueError naming the argument.
     """
