@@ -157,6 +157,36 @@ def test_correlated_motions(f64: KIND) -> None:
     torch.testing.assert_close(found.path_kl, want.expand(3, 4), rtol=1e-10, atol=0)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("noise", list(PROBLEMS))
+def test_euler_adds_up_the_rate_along_its_path(
+    f64: KIND, noise: str, mixed: bool
+) -> None:
+    """With a motion for each entry, or more, of which numpy finds the shortest u."""
+    if mixed and noise == "scalar":
+        return
+    mixing = torch.tensor(MIXING, **f64) if mixed else None
+    term = replace(
+        PROBLEMS[noise].term(noise, "ito"),
+        prior=lambda t, y: column(t).cos() - 0.4 * y,
+        mixing=mixing,
+    )
+    ts = torch.linspace(0.0, 1.0, 11, **f64)
+    found = run(term, start(3, **f64), ts)
+    want = np.zeros((3, 11))
+    for n in range(10):
+        t, y = ts[n], found.ys[:, n]
+        a = (term.drift(t, y) - term.prior(t, y)).cpu().numpy()
+        g = term.diffusion(t, y).cpu().numpy()
+        for sample in range(3):
+            matrix = np.diag(g[sample]) if noise == "diagonal" else g[sample]
+            matrix = matrix.reshape(2, -1)
+            matrix = matrix @ np.array(MIXING) if mixed else matrix
+            u = np.linalg.lstsq(matrix, a[sample], rcond=None)[0]
+            want[sample, n + 1] = want[sample, n] + 0.1 * half_square(u)
+    np.testing.assert_allclose(found.path_kl.cpu().numpy(), want, rtol=1e-10)
+
+
 def test_times_of_each_sample(f64: KIND) -> None:
     nan = math.nan
     ts = torch.tensor([[0.0, 0.2, nan, nan], [0.5, 0.6, 1.0, 1.5]], **f64)
