@@ -21,6 +21,7 @@ from nde.solvers import (
     Status,
     solve,
 )
+from nde.solvers.divergence import given_again
 
 ADJOINTS = pytest.mark.parametrize("adjoint", [Recompute(), Direct()])
 MIXING = ((1.0, 0.0, 0.0), (0.6, 0.0, 0.8))
@@ -227,6 +228,44 @@ def test_a_matrix_that_is_not_finite_fails_its_sample_alone(
     found = run(term, states(f64), throw=False)
     assert found.status.tolist() == [Status.SUCCESS, Status.NON_FINITE_FIELD]
     assert bool(torch.isfinite(found.path_kl[0]).all())
+
+
+@pytest.mark.parametrize("noise", ["diagonal", "scalar"])
+def test_a_diffusion_that_only_the_rate_meets_is_not_passed_over(
+    f64: KIND, noise: str
+) -> None:
+    """The drift's second stage lies at 0.75 of a step, where srk takes no diffusion."""
+
+    def diffusion(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where((column(t) - 0.075).abs() < 0.01, torch.nan, 0.5 + 0.0 * y)
+
+    term = SDETerm(lambda t, y: 1.0 - y, diffusion, noise=noise, prior=lambda t, y: -y)
+    found = run(term, states(f64), method="srk", throw=False)
+    assert found.status.tolist() == [Status.NON_FINITE_FIELD] * 2
+
+
+def test_a_value_is_given_again_to_the_same_stage_alone() -> None:
+    calls = []
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        calls.append(t)
+        return t * y
+
+    again = given_again(field)
+    t, y = torch.ones(()), torch.ones(2, 1, requires_grad=True)
+    with torch.no_grad():
+        again(t, y)
+    # A value without a graph is none for a call that asks for one.
+    assert again(t, y).requires_grad and len(calls) == 2
+    assert again(t, y).requires_grad and len(calls) == 2
+    again(t, y)
+    assert len(calls) == 3
+    again(t.clone(), y)
+    assert len(calls) == 4
+    other = torch.ones(2, 1)
+    again(t, other)
+    other.mul_(3.0)
+    assert float(again(t, other).max()) == 3.0
 
 
 def test_the_prior_takes_args_and_its_weights_are_found(f64: KIND) -> None:
