@@ -50,15 +50,15 @@ class Ends:
 
 
 def rough(rows: int, kind: KIND, **options: object) -> Solution:
-    term = SDETerm(drift, diagonal)
     y0 = torch.linspace(-1, 1, 2 * rows, **kind).view(rows, 2)
     options = {
+        "term": SDETerm(drift, diagonal),
         "controller": PID(1e-2, 1e-2),
         "noise": tree(rows, 2, kind),
         "ts": torch.tensor([0.0, 0.3, 1.0], **kind),
         "method": "milstein",
     } | options
-    return solve(term, y0, **options)
+    return solve(y0=y0, **options)
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -353,3 +353,21 @@ def test_single_precision(rows: int, device: torch.device) -> None:
     want = rough(rows, double, noise=noise, controller=pid, method="sosri2").ys
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), want, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_prior_and_many_paths(rows: int, f64: KIND) -> None:
+    """KL of drifts a noise size apart: half the time in each entry, on any steps."""
+    term = SDETerm(
+        lambda t, y: -y + 0.5 * (1 + y**2).sqrt(),
+        lambda t, y: 0.5 * (1 + y**2).sqrt(),
+        prior=lambda t, y: -y,
+    )
+    ts = torch.tensor([0.0, 0.3, 1.0], **f64)
+    sol = rough(rows, f64, term=term, ts=ts, noise=1, paths=4)
+    assert sol.path_kl.shape == (4 * rows, 3)
+    want = 2 * (0.5 * ts).expand(4 * rows, 3)
+    torch.testing.assert_close(sol.path_kl, want, rtol=1e-9, atol=1e-12)
+    assert sol.ensemble.mean().shape == (rows, 3, 2)
+    steps = sol.stats.accepted
+    assert len(set(steps.tolist())) > 1
