@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.bound import Bound
-from nde.solvers.brownian.motion import BrownianMotion
+from nde.solvers.brownian import BrownianGrid, BrownianMotion
 from nde.solvers.controller import Controller
 from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
@@ -28,8 +28,8 @@ class Problem:
     `keep` keeps the states of accepted steps, which any replay needs. `stops` are times
     inside to land on, `grid (rows, k)` those of `StepTo`, `watch` the events. `common`
     if all rows take the same steps, known beforehand: then the field sees one time for
-    all. `noise` is the Brownian motion along adaptive steps; on a grid it is drawn
-    beforehand. `observer` is told of the steps.
+    all. `noise` is the Brownian motion of an SDE; the steps of a grid have theirs in
+    its schedule. `observer` is told of the steps.
     """
 
     term: Bound
@@ -47,7 +47,7 @@ class Problem:
     grid: Tensor | None = None
     watch: Watch | None = None
     common: bool = False
-    noise: BrownianMotion | None = None
+    noise: BrownianGrid | BrownianMotion | None = None
     observer: Observer | None = None
 
     @property
