@@ -1,9 +1,9 @@
 """Who solves the SDE of the speed benchmark, how, and by which Brownian motion.
 
 torchsde has no Brownian motion that just draws: `Drawn` is the cheapest it can be
-given, valid for a solve that goes forward once. Its `BrownianInterval` is what
-`sdeint` makes by default, or with the step told beforehand, as its documentation
-advises.
+given, valid for a solve that goes forward once. Its `BrownianInterval` is as `sdeint`
+makes it by default, but for a seed, or with the step told beforehand, as its
+documentation advises.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def variants(work: Workload, backward: bool) -> list[Variant]:
     if not HAS_TORCHSDE:
         return found
     noises: dict[str, Callable[[], Any]] = {
-        "interval": lambda: None,
+        "interval": lambda: interval(work, None),
         "interval, dt": lambda: interval(work, work.dt),
     }
     for name, noise in noises.items():
