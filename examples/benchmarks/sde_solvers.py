@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 from collections.abc import Sequence
+from functools import partial
 
 import sde_diffrax
 import sde_increments
@@ -64,12 +65,12 @@ def chain(work: Workload, calls: tuple[int, int]) -> Run:
     """The floor: as many calls as a solve makes, and the normals it needs."""
     equation, draws = work.equation, 2 if work.levy == "space-time" else 1
     t = torch.zeros((), dtype=work.y0.dtype, device=work.y0.device)
-    shape, kind = work.y0.shape, {"dtype": work.y0.dtype, "device": work.y0.device}
+    shape, dtype, device = work.y0.shape, work.y0.dtype, work.y0.device
 
     def run(y: Tensor) -> Tensor:
         make = torch.Generator(device=y.device).manual_seed(SEED)
         for _ in range(work.steps * draws):
-            torch.randn(shape, generator=make, **kind)
+            torch.randn(shape, generator=make, dtype=dtype, device=device)
         for j in range(max(calls)):
             if j < calls[0]:
                 y = equation.f(t, y)
@@ -95,10 +96,9 @@ def measure(
         calls[variant.name] = (work.equation.calls[0], work.equation.calls[1])
         if backward:
             step(work, variant.run, backward)
-        actions[variant.name] = lambda run=variant.run: step(work, run, backward)
+        actions[variant.name] = partial(step, work, variant.run, backward)
     for pair in sorted(set(calls.values())):
-        run = chain(work, pair)
-        actions[f"floor {pair}"] = lambda run=run: step(work, run, backward)
+        actions[f"floor {pair}"] = partial(step, work, chain(work, pair), backward)
     names = [(v.solver, v.noise, v.name) for v in found]
     if sde_diffrax.HAS_DIFFRAX:
         for noise, action in sde_diffrax.actions(work, backward).items():

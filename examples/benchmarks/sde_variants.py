@@ -59,7 +59,7 @@ class Drawn:
 
     def __init__(self, y0: Tensor, levy: str = "none", seed: int = SEED) -> None:
         self.shape, self.levy_area_approximation = y0.shape, levy
-        self.kind = {"dtype": y0.dtype, "device": y0.device}
+        self.kind: dict[str, Any] = {"dtype": y0.dtype, "device": y0.device}
         self.generator = torch.Generator(device=y0.device).manual_seed(seed)
 
     def __call__(
