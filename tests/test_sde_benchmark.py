@@ -134,14 +134,14 @@ def _cells(text: str) -> list[list[str]]:
 def test_quick_report(capsys: pytest.CaptureFixture[str]) -> None:
     script.main(["--quick", "--only", "srk"])
     printed = capsys.readouterr().out
-    rows = [row for row in _cells(printed) if row[0] == "srk" and len(row) == 8]
+    rows = [row for row in _cells(printed) if row[0] == "srk" and len(row) == 9]
     solvers = {row[2] for row in rows}
     assert {"nde", "nde direct", "nde recompute"} <= solvers
     assert {"torchsde", "torchsde adjoint"} <= solvers or not variants.HAS_TORCHSDE
     for row in rows:
-        assert float(row[5]) > 0 and float(row[7]) > 0
+        assert float(row[5]) > 0 and float(row[8]) > 0
         if row[2] != "diffrax":
-            assert float(row[6]) > 0
+            assert float(row[6]) > 0 and float(row[7]) > 0
     by_side = {(row[1], row[2], row[3]): row[4] for row in rows}
     assert by_side["fwd", "nde", "grid"] == "2, 4"
     sources = [row for row in _cells(printed) if row[0] in ("W", "W and H")]

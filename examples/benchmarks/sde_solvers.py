@@ -46,6 +46,7 @@ HEAD = [
     "noise",
     "f, g calls a step",
     "ms a step",
+    "floor",
     "x floor",
     "x nde",
 ]
@@ -109,10 +110,12 @@ def measure(
     best = min(taken[v.name] for v in found if v.solver.startswith("nde"))
     rows = []
     for solver, noise, name in names:
-        each, over = "-", "-"
+        each = floor = over = "-"
         if name in calls:
+            least = taken[f"floor {calls[name]}"]
             each = ", ".join(f"{count / work.steps:.3g}" for count in calls[name])
-            over = f"{taken[name] / taken[f'floor {calls[name]}']:.2f}"
+            floor = f"{1e3 * least / work.steps:.4f}"
+            over = f"{taken[name] / least:.2f}"
         rows.append(
             [
                 work.method,
@@ -121,6 +124,7 @@ def measure(
                 noise,
                 each,
                 f"{1e3 * taken[name] / work.steps:.4f}",
+                floor,
                 over,
                 f"{taken[name] / best:.2f}",
             ]
