@@ -173,6 +173,22 @@ class BoundSDE:
             raise
         return g, torch.zeros_like(g) if dg is None else dg
 
+    def own_slope(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A diagonal diffusion, and g_i dg_i/dy_i where an entry depends on its own.
+
+        In reverse mode: at the cost of a call and its derivative.
+        """
+        graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            start = y if graph and y.requires_grad else y.detach().requires_grad_()
+            g = self.g(t, start)
+            if not g.requires_grad:
+                return g, torch.zeros_like(g)
+            (dg,) = torch.autograd.grad(
+                g, start, g, create_graph=graph, materialize_grads=True
+            )
+        return (g, dg) if graph else (g.detach(), dg)
+
     def column(self, g: Tensor, j: int) -> Tensor:
         """Column j of a matrix diffusion as a direction `(rows, dim)`."""
         one = g[:, :, j]

@@ -104,15 +104,19 @@ def march(
 def fixed_tape(problem: Problem, plan: Schedule) -> Tape:
     """The tape of a plan before it is marched: steps, rows and slots, no values."""
     taken = plan.h > 0
-    step, row = taken.nonzero(as_tuple=True)
+    step, row = _entries(plan, taken)
     accepted = taken.sum(0)
     none = problem.y0.new_full((step.numel(),), torch.nan)
+
+    def at(table: Tensor) -> Tensor:
+        return table[step, row] if plan.resting else table.reshape(-1)
+
     return Tape(
         step=step,
         row=row,
-        t=plan.t[step, row],
-        h=plan.h[step, row],
-        fresh=None if plan.fresh is None else plan.fresh[step, row],
+        t=at(plan.t),
+        h=at(plan.h),
+        fresh=None if plan.fresh is None else at(plan.fresh),
         error=none,
         stiffness=none,
         y=None,
@@ -128,6 +132,15 @@ def fixed_tape(problem: Problem, plan: Schedule) -> Tape:
         noise=plan.noise,
         common=problem.common,
     )
+
+
+def _entries(plan: Schedule, taken: Tensor) -> tuple[Tensor, Tensor]:
+    """Step and row of each step taken, by step."""
+    if plan.resting:
+        step, row = taken.nonzero(as_tuple=True)
+        return step, row
+    steps, rows = (torch.arange(n, device=taken.device) for n in taken.shape)
+    return steps.repeat_interleave(len(rows)), rows.repeat(len(steps))
 
 
 def _slots(

@@ -59,11 +59,11 @@ class Schedule:
         before = slice(max(j - MEMORY, 0), j)
         if self.shared is not None:
             t, h = self.shared[j]
-            past = [size for _, size in self.shared[before]]
-            return t, driven_by(self.noise, j, Increment(h, index=j, past=past))
+            lengths = [size for _, size in self.shared[before]]
+            return t, Increment(h, *driven_in(self.noise, j), index=j, past=lengths)
         dt = self.h[j].to(dtype).unsqueeze(1)
-        inc = Increment(dt, index=j, past=self.h[before])
-        return self.t[j], driven_by(self.noise, j, inc)
+        past = self.h[before]
+        return self.t[j], Increment(dt, *driven_in(self.noise, j), index=j, past=past)
 
     def facing(self, problem: Problem, j: int) -> Problem:
         """The problem as step j meets it, where rows may rest under others' time."""
@@ -110,18 +110,15 @@ class Schedule:
         return replace(problem, t0=problem.t0[donor], y0=y0)
 
 
-def driven_by(
-    noise: BrownianIncrement | None, j: int, increment: Increment
-) -> Increment:
-    """An increment with the Brownian motion over step j."""
+def driven_in(
+    noise: BrownianIncrement | None, j: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """W, H and A of step j."""
     if noise is None:
-        return increment
-    return replace(
-        increment,
-        w=noise.w[j],
-        levy=None if noise.levy is None else noise.levy[j],
-        area=None if noise.area is None else noise.area[j],
-    )
+        return None, None, None
+    levy = None if noise.levy is None else noise.levy[j]
+    area = None if noise.area is None else noise.area[j]
+    return noise.w[j], levy, area
 
 
 def restarted(

@@ -20,7 +20,7 @@ from nde.solvers.engine import Run
 from nde.solvers.ensemble import Ensemble
 from nde.solvers.initial_step import initial_step
 from nde.solvers.moving_ends import shifted, slope_at
-from nde.solvers.schedule import drawn, driven_by
+from nde.solvers.schedule import drawn, driven_in
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
 from nde.solvers.term import Layout
@@ -217,7 +217,7 @@ class Solution:
         if isinstance(problem.term, BoundSDE):
             noise = BrownianGrid(fresh_seed())
             moved = drawn(problem, noise, start.unsqueeze(0), length.unsqueeze(0))
-            increment = driven_by(moved, 0, increment)
+            increment = Increment(increment.dt, *driven_in(moved, 0))
         carry = stepper.start(problem.term, now, flat)
         if k1 == "frozen":
             carry = tuple(part.detach() for part in carry)

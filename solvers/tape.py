@@ -86,6 +86,8 @@ class Tape:
     @cached_property
     def slot_rows(self) -> tuple[Tensor, ...]:
         """For each step, the rows that own a slot."""
+        if not self.slots.numel():
+            return (self.row[:0],) * self.steps
         counts = torch.bincount(self.step[self.slots], minlength=self.steps).tolist()
         return tuple(torch.split(self.row[self.slots], counts))
 

@@ -52,18 +52,17 @@ def start(problem: Problem) -> tuple[Tensor, ...]:
 
 def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     """A fixed grid's tape with the values of its march."""
-    step, row = blank.step, blank.row
     finite = torch.isfinite(result.y_end).all(dim=1)
     failed = torch.full_like(blank.status, int(Status.NON_FINITE_FIELD))
-    states = torch.stack(result.states)[step, row] if result.states else None
+    states = _picked(blank, torch.stack(result.states)) if result.states else None
     carry: tuple[Tensor, ...] = ()
     if result.states and result.carries[0]:
         columns = zip(*result.carries, strict=True)
-        carry = tuple(torch.stack(column)[step, row] for column in columns)
+        carry = tuple(_picked(blank, torch.stack(column)) for column in columns)
     return replace(
         blank,
-        error=result.error.detach()[step, row],
-        stiffness=result.stiffness.detach()[step, row],
+        error=_picked(blank, result.error.detach()),
+        stiffness=_picked(blank, result.stiffness.detach()),
         y=states,
         carry=carry,
         polynomials=result.polynomials.detach(),
@@ -71,6 +70,13 @@ def fill(blank: Tape, problem: Problem, result: March) -> Tape:
         carry_end=tuple(part.detach() for part in result.carry_end),
         status=torch.where(finite, blank.status, failed),
     )
+
+
+def _picked(blank: Tape, table: Tensor) -> Tensor:
+    """Of a table `(steps, rows, ...)` what belongs to the entries."""
+    if blank.step.numel() == table.shape[0] * table.shape[1]:
+        return table.flatten(0, 1)
+    return table[blank.step, blank.row]
 
 
 def plain(problem: Problem, tape: Tape) -> Outcome:

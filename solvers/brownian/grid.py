@@ -45,10 +45,11 @@ class BrownianGrid:
         """
         root = h.sqrt().to(dtype)
         wide = root[:, None, None] if h.ndim == 1 else root[:, :, None]
-        w = self._normal(h, 0, shape, dtype) * wide
+        # In place: a second buffer of that size would be memory fresh from the system.
+        w = self._normal(h, 0, shape, dtype).mul_(wide)
         if levy == "none":
             return BrownianIncrement(w)
-        area = self._normal(h, 1, shape, dtype) * (wide / math.sqrt(12.0))
+        area = self._normal(h, 1, shape, dtype).mul_(wide / math.sqrt(12.0))
         if levy == "space-time":
             return BrownianIncrement(w, area)
         batch, m = shape

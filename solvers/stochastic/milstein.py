@@ -31,10 +31,16 @@ def _milstein(
     assert inc.w is not None
     h, w = inc.dt, inc.w
     now = clock(t, y)
-    g = term.g(now, y)
     ito = term.interpretation == "ito"
+    correction: Tensor | None = None
+    # What inference mode makes has no derivative in reverse mode.
+    if ito and term.noise == "diagonal" and not torch.is_inference_mode_enabled():
+        g, dg = term.own_slope(now, y)
+        correction = term.product(dg, 0.5 * (w.square() - h))
+        return _finished(term, t, y, inc, carry[0], g, correction)
+    g = term.g(now, y)
     if term.noise == "additive":
-        correction = None
+        pass
     elif term.noise == "general":
         correction = _iterated(term, now, y, inc, g)
     elif ito:

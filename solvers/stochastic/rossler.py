@@ -65,14 +65,9 @@ def _sri(tableau: SRITableau) -> Take:
             if i < len(tableau.a0):
                 f.append(term.f(at(tableau.c0[i]), inputs[i]))
             g.append(term.g(at(tableau.c1[i]), inner))
-        main = _mixed((x1, w), (tableau.beta2, tableau.beta1))
-        small = _mixed((x2, x3), (tableau.beta3, tableau.beta4))
-        error = term.product(g[0], small[0])
-        for part, weight in zip(g[1:], small[1:], strict=True):
-            error = term.moved(error, part, weight)
+        error = _driven(term, None, g, (x2, x3), (tableau.beta3, tableau.beta4))
         y1 = shifted(y, f, tableau.alpha, h) + error
-        for part, weight in zip(g, main, strict=True):
-            y1 = term.moved(y1, part, weight)
+        y1 = _driven(term, y1, g, (x1, w), (tableau.beta2, tableau.beta1))
         error = shifted(error, f, tableau.drift_error, h)
         return stepped(y1, error, _stiffness(tableau.stiff, term, f, inputs, y))
 
@@ -120,12 +115,20 @@ def _times(t: Step, h: Step, y: Tensor) -> Callable[[float], Tensor]:
     return at
 
 
-def _mixed(
-    motions: tuple[Tensor, Tensor], weights: tuple[tuple[float, ...], ...]
-) -> list[Tensor]:
-    """The two integrals that weigh each stage, as one."""
-    pairs = zip(*weights, strict=True)
-    return [(motions[0] * one).add(motions[1], alpha=two) for one, two in pairs]
+def _driven(
+    term: BoundSDE,
+    y: Tensor | None,
+    g: list[Tensor],
+    motions: tuple[Tensor, Tensor],
+    weights: tuple[tuple[float, ...], tuple[float, ...]],
+) -> Tensor:
+    """y + sum_i g_i (a_i motion_1 + b_i motion_2), with y = 0 by default."""
+    for part, *pair in zip(g, *weights, strict=True):
+        if any(pair):
+            motion = weighted(motions, pair)
+            y = term.product(part, motion) if y is None else term.moved(y, part, motion)
+    assert y is not None
+    return y
 
 
 def _stiffness(
