@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Direct, Recompute
+from nde.solvers.adjoint import Adjoint, Backsolve, Direct, Recompute, Reversible
 from nde.solvers.brownian import BrownianGrid, BrownianMotion
 from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
 from nde.solvers.engine import Setup, run
@@ -72,7 +72,9 @@ def solve(
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
             `StepTo(times)`; SDEs and methods without an error estimate need one of the
             latter.
-        adjoint: `Recompute()` (default) or `Direct()`.
+        adjoint: `Recompute()` (default) or `Direct()`; for an SDE `Reversible()`, exact
+            without storing states, with method "reversible_heun", or `Backsolve()`,
+            approximate, for Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,
@@ -109,6 +111,8 @@ def solve(
     adjoint = Recompute() if adjoint is None else adjoint
     _check_options(controller, adjoint, batch, max_steps, max_events)
     stepper = _stepper(term, method, controller, noise)
+    if isinstance(adjoint, (Reversible, Backsolve)):
+        adjoint.check(term, stepper, controller)
     if isinstance(controller, PID):
         controller = controller.for_method(stepper.gains)
     events = _checked_events(stepper, events)
@@ -214,8 +218,11 @@ def _check_options(
             "controller must be PID(...), FixedSteps(step) or StepTo(times), got "
             f"{controller!r}"
         )
-    if not isinstance(adjoint, (Direct, Recompute)):
-        raise TypeError(f"adjoint must be Recompute() or Direct(), got {adjoint!r}")
+    if not isinstance(adjoint, (Direct, Recompute, Reversible, Backsolve)):
+        raise TypeError(
+            "adjoint must be Recompute(), Direct(), Reversible() or Backsolve(), got "
+            f"{adjoint!r}"
+        )
     if batch not in ("per_sample", "shared"):
         raise ValueError(f"batch must be 'per_sample' or 'shared', got {batch!r}")
     for name, value in (("max_steps", max_steps), ("max_events", max_events)):
