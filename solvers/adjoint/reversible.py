@@ -338,8 +338,8 @@ def _warn_of_drift(walk: _Walk, found: Tensor, y0: Tensor) -> None:
     if not bool(fine.all()):
         worst = float((missed / size).nan_to_num(nan=torch.inf)[~fine].amax())
         warnings.warn(
-            f"adjoint=Reversible() walked back to a state that misses y0 by {worst:.1e}"
-            f" of its size (expected at most {limit:.0e}), so gradients are inaccurate: "
+            f"adjoint=Reversible() walked back to a state that misses y0 by "
+            f"{worst:.1e} of its size (more than {limit:.0e}), so gradients are off: "
             "rounding grew on the way, as it does where the equation contracts; use "
             "adjoint=Recompute(), shorter intervals, or a float64 state",
             stacklevel=2,

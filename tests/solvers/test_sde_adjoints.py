@@ -1,0 +1,175 @@
+"""Adjoints for SDEs: Reversible against Direct, Backsolve against what it nears."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from gradients import assert_same, check_inputs
+from problems import KIND, column, normal
+from sde_gradients import BATCH, KINDS, STEP, TIMES, Scaled, everything, found, outputs
+from torch import Tensor
+
+from nde.solvers import (
+    Backsolve,
+    BrownianGrid,
+    BrownianTree,
+    Direct,
+    FixedSteps,
+    Reversible,
+    SDETerm,
+    Status,
+    solve,
+)
+
+
+@pytest.mark.parametrize("times", ["common", "own", "shared"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_reversible_equals_direct(kind: str, times: str, f64: KIND) -> None:
+    net, y0 = Scaled(kind, **f64), normal((BATCH, 2), 1, **f64)
+    options = {"batch": "shared"} if times == "shared" else {}
+    ts = TIMES.get(times, TIMES["common"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = found(net, y0, Reversible(), ts=ts, **options)
+    assert_same(back, found(net, y0, Direct(), ts=ts, **options), rtol=1e-10)
+
+
+@pytest.mark.parametrize("given", ["drawn", "whole", "single"])
+def test_reversible_with_other_noise_and_rows(given: str, f64: KIND) -> None:
+    """Converted terms, probes, one sample, and a grid that draws its own noise."""
+    net = Scaled("diagonal", **f64)
+    ito = net.term.to("ito")
+    term = replace(ito, interpretation="stratonovich")
+    batch = 1 if given == "single" else BATCH
+    ts = torch.tensor([0.0, 1.0], **f64)
+    probes = torch.tensor([0.7, 0.2, 1.0], **f64)
+
+    def solved(adjoint: object) -> list[Tensor]:
+        y0 = normal((batch, 2), 1, **f64).requires_grad_()
+        sol = solve(
+            term,
+            y0,
+            ts,
+            method="reversible_heun",
+            controller=FixedSteps(2.0 if given == "whole" else STEP),
+            adjoint=adjoint,
+            args=torch.tensor(0.3, **f64),
+            noise=BrownianGrid(5),
+            probe_times=probes,
+        )
+        loss = (sol.probes**2).sum() + sol.final.sin().sum()
+        return list(torch.autograd.grad(loss, (y0, net.rate, net.size)))
+
+    assert_same(solved(Reversible()), solved(Direct()), rtol=1e-10)
+
+
+def test_reversible_against_finite_differences(f64: KIND) -> None:
+    net, ts = Scaled("general", **f64), torch.tensor(TIMES["common"], **f64)
+
+    def loss(y0: Tensor, args: Tensor) -> Tensor:
+        sol = solve(
+            net.term,
+            y0,
+            ts,
+            method="reversible_heun",
+            controller=FixedSteps(STEP),
+            adjoint=Reversible(),
+            args=args,
+            noise=net.path(),
+        )
+        return everything(sol)
+
+    check_inputs(loss, (normal((BATCH, 2), 1, **f64), normal((BATCH, 2), 2, **f64)))
+
+
+@pytest.mark.parametrize("times", ["common", "own"])
+@pytest.mark.parametrize("adjoint", [Reversible(), Backsolve()])
+def test_a_failing_sample_spoils_no_gradient(
+    adjoint: object, times: str, f64: KIND
+) -> None:
+    """It blows up; before, its outputs have gradients, as those of the others do."""
+    rate = torch.tensor(0.9, **f64, requires_grad=True)
+    ts = torch.tensor([0.0, 0.25, 1.0], **f64)
+    ts = ts.repeat(3, 1) if times == "own" else ts
+    term = SDETerm(
+        lambda t, y: rate * y.sqrt() * y * column(t).exp(),
+        lambda t, y: 0.1 * y,
+        interpretation="stratonovich",
+    )
+
+    def solved(adjoint: object) -> tuple[Tensor, ...]:
+        y0 = torch.tensor([[1.0], [900.0], [0.5]], **f64, requires_grad=True)
+        sol = solve(
+            term,
+            y0,
+            ts,
+            method="reversible_heun",
+            controller=FixedSteps(STEP),
+            adjoint=adjoint,
+            noise=BrownianTree(2, 0.0, 1.0, (3, 1), **f64),
+            throw=False,
+        )
+        assert (sol.status == Status.SUCCESS).tolist() == [True, False, True]
+        good = sol.ys[sol.status == Status.SUCCESS]
+        return torch.autograd.grad((good**2).sum(), (rate, y0))
+
+    back, wanted = solved(adjoint), solved(Direct())
+    assert bool(torch.isfinite(wanted[0]))
+    assert_same(back, wanted, rtol=1e-10)
+
+
+def test_a_way_back_that_is_lost_warns(device: torch.device) -> None:
+    """Contraction forward is growth backward: rounding comes to the front."""
+    kind: KIND = {"dtype": torch.float32, "device": device}
+    term = SDETerm(
+        lambda t, y: -y + 0.1 * y.sin(),
+        lambda t, y: 0.1 * torch.ones_like(y),
+        interpretation="stratonovich",
+    )
+
+    def solved(end: float, adjoint: object) -> tuple[Tensor, list[str]]:
+        y0 = torch.ones(3, 2, **kind, requires_grad=True)
+        sol = solve(
+            term,
+            y0,
+            torch.tensor([0.0, end], **kind),
+            method="reversible_heun",
+            controller=FixedSteps(1 / 128),
+            noise=BrownianGrid(1),
+            adjoint=adjoint,
+        )
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            (grad,) = torch.autograd.grad(sol.final.sum(), y0)
+        told = [str(w.message) for w in seen]
+        return grad, [text for text in told if "Reversible" in text]
+
+    for end, near in ((2.0, 1e-4), (13.0, 1e-2)):
+        wanted, _ = solved(end, Direct())
+        back, told = solved(end, Reversible())
+        lost = float((back - wanted).norm() / wanted.norm())
+        assert (lost < near) == (end == 2.0), lost
+        assert len(told) == (end == 13.0), told
+    assert "misses y0" in told[0] and "use adjoint=Recompute()" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [("diagonal", "heun"), ("general", "heun"), ("additive", "shark")],
+)
+@pytest.mark.parametrize("times", ["common", "own"])
+def test_backsolve_nears_the_gradient(
+    kind: str, method: str, times: str, f64: KIND
+) -> None:
+    net, y0 = Scaled(kind, **f64), normal((BATCH, 2), 1, **f64)
+    options = {"ts": TIMES[times], "loss": outputs, "method": method}
+    apart = []
+    for steps in (16, 64, 256):
+        pair = [
+            found(net, y0, adjoint, step=1 / steps, **options)
+            for adjoint in (Backsolve(), Direct())
+        ]
+        back, direct = (torch.cat([x.flatten() for x in grads]) for grads in pair)
+        apart.append(float((back - direct).norm() / direct.norm()))
+    assert 0.0 < apart[2] < 0.35 * apart[0] and apart[2] < 4e-3, apart
