@@ -206,9 +206,6 @@ def _solved(
     for j in range(plan.steps - 1, -1, -1):
         t, inc = plan.step(j, y.dtype)
         end = later(t, inc.dt) if table is None else table[j]
-        if problem.observer is not None:
-            h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
-            problem.observer.replay(t, y, h)
         times, moving = (clock(t, y), clock(end, y)), plan.moving(j)
         call = partial(back.step, times, y, a, inc, moving, totals)
         watching = j in looks
@@ -218,5 +215,8 @@ def _solved(
             y = y.index_copy(0, rows, tape.polynomials[first:last, 0])
             if g_polynomials is not None:
                 a = a.index_add(0, rows, g_polynomials[first:last, 0])
+        if problem.observer is not None:
+            h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
+            problem.observer.replay(t, y, h)
         last = first
     return a

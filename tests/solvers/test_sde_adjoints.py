@@ -7,7 +7,17 @@ import pytest
 import torch
 from gradients import assert_same, check_inputs
 from problems import KIND, column, normal
-from sde_gradients import BATCH, KINDS, STEP, TIMES, Scaled, everything, found, outputs
+from sde_gradients import (
+    BATCH,
+    KINDS,
+    RAGGED,
+    STEP,
+    TIMES,
+    Scaled,
+    everything,
+    found,
+    outputs,
+)
 from torch import Tensor
 
 from nde.solvers import (
@@ -119,6 +129,44 @@ def test_a_failing_sample_spoils_no_gradient(
     assert_same(back, wanted, rtol=1e-10)
 
 
+@pytest.mark.parametrize("adjoint", [Reversible(), Backsolve()])
+def test_rows_at_rest_spoil_no_gradient(adjoint: object, f64: KIND) -> None:
+    """Functions may not be defined where a sample that takes no step begins."""
+    rate = torch.tensor(0.6, **f64, requires_grad=True)
+    ts = torch.tensor(RAGGED, **f64)
+    seen: list[Tensor] = []
+
+    def drift(t: Tensor, y: Tensor) -> Tensor:
+        seen.append(torch.cat([column(t), y], dim=1).detach())
+        return rate * (20.0 - y).sqrt() * (2.0 - column(t))
+
+    def solved(adjoint: object) -> tuple[tuple[Tensor, ...], Tensor]:
+        y0 = normal((BATCH, 2), 1, **f64)
+        y0[3] = 50.0
+        y0.requires_grad_()
+        sol = solve(
+            SDETerm(drift, lambda t, y: 0.4 * y, interpretation="stratonovich"),
+            y0,
+            ts,
+            method="reversible_heun",
+            controller=FixedSteps(1 / 64),
+            adjoint=adjoint,
+            noise=BrownianTree(4, 0.0, 1.0, (BATCH, 2), **f64),
+        )
+        forward = torch.cat(seen)
+        seen.clear()
+        return torch.autograd.grad(outputs(sol), (rate, y0)), forward
+
+    back, forward = solved(adjoint)
+    if isinstance(adjoint, Reversible):
+        # Every call on the way back is one that was made before, to rounding.
+        exactly = "donot_use_mm_for_euclid_dist"
+        apart = torch.cdist(torch.cat(seen), forward, compute_mode=exactly)
+        assert float(apart.amin(dim=1).amax()) < 1e-10
+    exact = isinstance(adjoint, Reversible)
+    assert_same(back, solved(Direct())[0], rtol=1e-10 if exact else 0.02)
+
+
 def test_a_way_back_that_is_lost_warns(device: torch.device) -> None:
     """Contraction forward is growth backward: rounding comes to the front."""
     kind: KIND = {"dtype": torch.float32, "device": device}
@@ -152,6 +200,38 @@ def test_a_way_back_that_is_lost_warns(device: torch.device) -> None:
         assert (lost < near) == (end == 2.0), lost
         assert len(told) == (end == 13.0), told
     assert "misses y0" in told[0] and "use adjoint=Recompute()" in told[0]
+
+
+def test_backsolve_begins_anew_at_outputs(f64: KIND) -> None:
+    """What it walks back to is set right where the solution is stored."""
+    net, y0 = Scaled("diagonal", **f64), normal((BATCH, 2), 1, **f64)
+    ts = torch.tensor([0.0, 0.25, 0.5, 1.0], **f64)
+    passed: dict[float, Tensor] = {}
+
+    class Observer:
+        def attempt(self, t: float, y: Tensor, h: float) -> None:
+            pass
+
+        judge = attempt
+
+        def replay(self, t: float, y: Tensor, h: float) -> None:
+            passed[t] = y
+
+    sol = solve(
+        net.term,
+        y0.requires_grad_(),
+        ts,
+        method="heun",
+        controller=FixedSteps(1 / 8),
+        adjoint=Backsolve(),
+        args=torch.tensor(0.3, **f64),
+        noise=net.path(),
+        observer=Observer(),
+    )
+    sol.final.sum().backward()
+    for k, t in enumerate(ts.tolist()[1:-1], start=1):
+        assert torch.equal(passed[t], sol.ys[:, k])
+    assert not torch.equal(passed[0.0], y0) and torch.allclose(passed[0.0], y0, 0.1)
 
 
 @pytest.mark.parametrize(
