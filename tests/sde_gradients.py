@@ -57,6 +57,17 @@ class Scaled(nn.Module):
         return BrownianTree(seed, 0.0, 1.0, (BATCH, self.motions), **kind)
 
 
+def nodes(result: Tensor) -> set[str]:
+    """Names of the nodes in a graph."""
+    queue, seen = [result.grad_fn], set()
+    while queue:
+        node = queue.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            queue.extend(before for before, _ in node.next_functions)
+    return {node.name() for node in seen}
+
+
 def everything(sol: Solution) -> Tensor:
     """Outputs, the last state, and error estimates of steps."""
     weights = torch.linspace(0.5, 1.5, sol.ys.numel(), dtype=sol.ys.dtype)

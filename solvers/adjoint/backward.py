@@ -89,7 +89,9 @@ def ended_early(problem: Problem, plan: Schedule) -> bool:
     if plan.steps:
         taken = torch.where(plan.h > 0, plan.t + plan.h, -torch.inf)
         end = torch.maximum(t0, taken.amax(dim=0))
-    return bool((t1 - end > _ROUNDING * (t1 - t0)).any())
+    eps = torch.finfo(t1.dtype).eps
+    slack = _ROUNDING * (t1 - t0) + 4.0 * eps * torch.maximum(t0.abs(), t1.abs())
+    return bool((t1 - end > slack).any())
 
 
 def ends(plan: Schedule, dtype: torch.dtype) -> Tensor:

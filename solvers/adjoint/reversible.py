@@ -30,7 +30,7 @@ from nde.solvers.controller import Controller
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.stepper import Stepper
-from nde.solvers.stochastic import REVERSIBLE_HEUN
+from nde.solvers.stochastic.heun import REVERSIBLE_HEUN, unflattened
 from nde.solvers.tape import Tape
 from nde.solvers.term import ODETerm, Term
 from nde.solvers.types import Increment, Status, Step, StepOut
@@ -172,10 +172,7 @@ class _Walk:
         context, captured = self.captured.replay()
         with torch.enable_grad(), context:
             f, flat, z = start(replace(begun, y0=y))
-            g = flat
-            if self.term.term.matrix:
-                structure = self.term.layout.structure
-                g = flat.reshape(structure.batch, structure.width, -1)
+            g = unflattened(self.term, flat)
         return _Slopes((f, g, z), (y,), captured)
 
     def clocks(self) -> Callable[[int], Tensor]:
@@ -328,6 +325,8 @@ def _observe(walk: _Walk, j: int, t: Step, y: Tensor, inc: Increment) -> None:
 
 def _warn_of_drift(walk: _Walk, found: Tensor, y0: Tensor) -> None:
     """One warning if the way back did not end where the way forward began."""
+    if not y0.numel():
+        return
     own = walk.plan.own
     missed = (found - y0).abs().amax(dim=1)
     size = torch.maximum(y0.abs(), walk.tape.y_end.abs()).amax(dim=1)

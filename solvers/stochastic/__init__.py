@@ -44,4 +44,4 @@ STOCHASTIC: Mapping[str, StochasticMethod] = {
     )
 }
 
-__all__ = ["REVERSIBLE_HEUN", "STOCHASTIC", "StochasticMethod"]
+__all__ = ["STOCHASTIC", "StochasticMethod"]

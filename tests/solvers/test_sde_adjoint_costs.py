@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from problems import KIND, normal
-from sde_gradients import BATCH, STEP, Scaled, found
+from sde_gradients import BATCH, STEP, Scaled, found, nodes
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -89,6 +89,25 @@ def test_no_states_are_kept(adjoint: object, f64: KIND) -> None:
     assert many[0] - few[0] < 256 * state / 4
     assert stored[0] - few[0] > 256 * state
     assert 0 < many[1] == few[1]
+
+
+@pytest.mark.parametrize("begin", [0.0, 1e6])
+def test_states_are_kept_only_where_a_sample_failed(begin: float, f64: KIND) -> None:
+    """Rounding of late times is no failure."""
+    term = SDETerm(
+        lambda t, y: y**2, lambda t, y: 0.1 * y, interpretation="stratonovich"
+    )
+    for start, name in ((0.5, "_ReversibleBackward"), (2.0, "_RecomputeBackward")):
+        sol = solve(
+            term,
+            torch.tensor([[0.1], [start]], **f64, requires_grad=True),
+            torch.tensor([begin, begin + 0.7, begin + 1.1], **f64),
+            method="reversible_heun",
+            controller=FixedSteps(1 / 64),
+            adjoint=Reversible(),
+            throw=False,
+        )
+        assert name in nodes(sol.ys)
 
 
 @pytest.mark.parametrize(("adjoint", "calls"), [(Reversible(), 17), (Backsolve(), 32)])

@@ -74,6 +74,26 @@ def test_reversible_with_other_noise_and_rows(given: str, f64: KIND) -> None:
     assert_same(solved(Reversible()), solved(Direct()), rtol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "general"])
+@pytest.mark.parametrize("batch", ["per_sample", "shared"])
+@pytest.mark.parametrize("adjoint", [Reversible(), Backsolve(), Direct()])
+def test_no_samples(adjoint: object, batch: str, kind: str, f64: KIND) -> None:
+    y0, net = torch.ones(0, 2, **f64, requires_grad=True), Scaled(kind, **f64)
+    sol = solve(
+        net.term,
+        y0,
+        torch.tensor([0.0, 0.5, 1.0], **f64),
+        method="reversible_heun",
+        controller=FixedSteps(STEP),
+        adjoint=adjoint,
+        batch=batch,
+        args=torch.tensor(0.3, **f64),
+    )
+    assert sol.ys.shape == (0, 3, 2)
+    sol.ys.sum().backward()
+    assert y0.grad is not None and y0.grad.shape == (0, 2)
+
+
 def test_reversible_against_finite_differences(f64: KIND) -> None:
     net, ts = Scaled("general", **f64), torch.tensor(TIMES["common"], **f64)
 
