@@ -35,7 +35,7 @@ from nde.solvers.types import Increment, Status
 
 @dataclass(frozen=True)
 class Backsolve:
-    """Approximate gradients of an SDE, with the memory of its outputs alone.
+    """Approximate gradients of an SDE, with the memory of its outputs.
 
     The gradient a of the state obeys da = -(df/dy)^T a dt - (dg/dy)^T a o dB, which the
     backward pass solves together with the state and the gradients of captured tensors,
@@ -48,11 +48,12 @@ class Backsolve:
 
     For equations in the Stratonovich sense, and additive noise. Two calls of drift and
     diffusion and two vector-Jacobian products for each step. Where samples fail
-    (`throw=False`), who knows no way back, the solve is that of `Recompute`.
+    (`throw=False`), which have no way back, the solve is that of `Recompute`. Brownian
+    increments of the steps are kept.
 
     Li, Wong, Chen and Duvenaud, *Scalable gradients for stochastic differential
-    equations* (2020), algorithm 1; Kidger, *On neural differential equations* (2022),
-    section 5.3, for how it compares. Tensors that get gradients: as for `Recompute`.
+    equations* (2020), section 3; Kidger, *On neural differential equations* (2021),
+    chapter 5, for how it compares. Tensors that get gradients: as for `Recompute`.
 
     Args:
         parameters: the only tensors besides y0 that get gradients; None finds those

@@ -256,20 +256,30 @@ def test_backsolve_begins_anew_at_outputs(f64: KIND) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("diagonal", "heun"), ("general", "heun"), ("additive", "shark")],
+    [
+        ("diagonal", "heun"),
+        ("general", "heun"),
+        ("additive", "shark"),
+        ("additive Ito", "euler"),
+        ("diagonal converted", "midpoint"),
+    ],
 )
 @pytest.mark.parametrize("times", ["common", "own"])
 def test_backsolve_nears_the_gradient(
     kind: str, method: str, times: str, f64: KIND
 ) -> None:
-    net, y0 = Scaled(kind, **f64), normal((BATCH, 2), 1, **f64)
+    net, y0 = Scaled(kind.split()[0], **f64), normal((BATCH, 2), 1, **f64)
+    if kind.endswith(("Ito", "converted")):
+        net.term = replace(net.term, interpretation="ito")
+    if kind.endswith("converted"):
+        net.term = net.term.to("stratonovich")
     options = {"ts": TIMES[times], "loss": outputs, "method": method}
     apart = []
-    for steps in (16, 64, 256):
+    for steps in (8, 32, 128):
         pair = [
             found(net, y0, adjoint, step=1 / steps, **options)
             for adjoint in (Backsolve(), Direct())
         ]
         back, direct = (torch.cat([x.flatten() for x in grads]) for grads in pair)
         apart.append(float((back - direct).norm() / direct.norm()))
-    assert 0.0 < apart[2] < 0.35 * apart[0] and apart[2] < 4e-3, apart
+    assert 0.0 < apart[2] < 0.35 * apart[0] and apart[2] < 6e-3, apart
