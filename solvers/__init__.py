@@ -4,6 +4,7 @@ from nde.solvers.adjoint import Backsolve, Direct, Recompute, Reversible
 from nde.solvers.brownian import BrownianGrid, BrownianTree
 from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.diagnosis import Explanation, Finding
+from nde.solvers.ensemble import Ensemble
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
 from nde.solvers.solution import Solution
 from nde.solvers.solve import solve
@@ -22,6 +23,7 @@ __all__ = [
     "BrownianTree",
     "ButcherTableau",
     "Direct",
+    "Ensemble",
     "Event",
     "Explanation",
     "Finding",

@@ -14,10 +14,13 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.functional import pad
 
 from nde.solvers.brownian.increment import BrownianIncrement
+from nde.solvers.divergence import given_again, with_rate
 from nde.solvers.term import (
     Field,
+    Function,
     Interpretation,
     Layout,
     Noise,
@@ -52,7 +55,8 @@ class BoundSDE:
     """An SDE term in engine layout.
 
     Where the diffusion is a matrix for each sample, G is `(batch, dim of a sample, m)`,
-    also where the batch is one row; else `(rows, dim)`.
+    also where the batch is one row; else `(rows, dim)`. No noise moves the columns that
+    the structure hides.
     """
 
     term: SDETerm
@@ -69,10 +73,17 @@ class BoundSDE:
         return self.term.interpretation
 
     @property
+    def functions(self) -> tuple[Function, ...]:
+        """The user's functions."""
+        term = self.term
+        both = term.drift, term.diffusion
+        return both if term.prior is None else (*both, term.prior)
+
+    @property
     def motions(self) -> int:
         """Brownian motions of each sample that B has."""
         if self.term.noise == "diagonal":
-            return self.layout.structure.width
+            return self.layout.structure.visible
         return self.term.noise_dim or 1
 
     @property
@@ -86,6 +97,9 @@ class BoundSDE:
     def f(self) -> Field:
         """The drift."""
         drift, times = self.layout.fit(self.term.drift, "drift"), self.term.correction
+        if self.term.prior is not None:
+            prior = self.layout.fit(self.term.prior, "prior")
+            drift = with_rate(drift, prior, self.g, self.term, self.layout)
         if not times or self.term.noise == "additive":
             return drift
         return lambda t, y: torch.add(drift(t, y), self._own(t, y), alpha=0.5 * times)
@@ -93,6 +107,12 @@ class BoundSDE:
     @cached_property
     def g(self) -> Field:
         """The diffusion."""
+        if self.term.prior is None:
+            return self._diffusion
+        return given_again(self._diffusion)
+
+    @property
+    def _diffusion(self) -> Field:
         if not self.term.matrix:
             return self.layout.fit(self.term.diffusion, "diffusion")
         matrix, mixing = self._matrix, self.term.mixing
@@ -102,15 +122,21 @@ class BoundSDE:
 
     def driven(self, increment: BrownianIncrement) -> BrownianIncrement:
         """The Brownian motion that drives the steps, from the one that was drawn."""
-        mixing = self.term.mixing
-        if mixing is None or self.term.matrix:
+        if self.term.noise != "diagonal":
             return increment
-        area, mix = increment.area, mixing.to(increment.w)
-        return BrownianIncrement(
-            increment.w @ mix.T,
-            None if increment.levy is None else increment.levy @ mix.T,
-            None if area is None else mix @ area @ mix.T,
-        )
+        mixing = self.term.mixing
+        if mixing is not None:
+            area, mix = increment.area, mixing.to(increment.w)
+            increment = BrownianIncrement(
+                increment.w @ mix.T,
+                None if increment.levy is None else increment.levy @ mix.T,
+                None if area is None else mix @ area @ mix.T,
+            )
+        hidden = self.layout.structure.hidden
+        if not hidden:
+            return increment
+        assert increment.area is None, "diagonal noise asks for none"
+        return increment.map(lambda part: pad(part, (0, hidden)))
 
     def product(self, g: Tensor, w: Tensor) -> Tensor:
         """g w in engine layout; `w (batch, m)`."""
@@ -176,16 +202,16 @@ class BoundSDE:
                 total = total + self.column(dg, j)
             return total
         # Of each entry along the motions correlated with its own: a direction for each.
-        mixing, width = self.term.mixing, self.layout.structure.width
+        mixing, hidden = self.term.mixing, self.layout.structure.hidden
         if mixing is None:
-            correlation = torch.eye(width, dtype=y.dtype, device=y.device)
+            correlation = torch.eye(self.motions, dtype=y.dtype, device=y.device)
         else:
             correlation = torch.matmul(mixing, mixing.T).to(y)
         parts = []
-        for i, row in enumerate(correlation):
+        for i, row in enumerate(pad(correlation, (0, hidden))):
             along = (self.layout.to_batch(g) * row).reshape(y.shape)
             parts.append(self.layout.to_batch(self.slope(t, y, along)[1])[:, i])
-        return torch.stack(parts, dim=1).reshape(y.shape)
+        return pad(torch.stack(parts, dim=1), (0, hidden)).reshape(y.shape)
 
     def _matrix(self, t: Tensor, y: Tensor) -> Tensor:
         layout = self.layout

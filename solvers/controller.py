@@ -26,11 +26,13 @@ class PID:
     Args:
         rtol, atol: a number; a tensor that broadcasts to a state which is one tensor;
             or the structure of y0 with numbers or tensors in it.
-        pcoeff, icoeff, dcoeff: gains. The default is an I controller, which lets steps
-            grow fastest: short solves, as of neural ODEs, need it. pcoeff=0.4,
-            icoeff=0.3 is the PI controller common for order 5.
-        classical: take the gains of the method's reference code in place of these,
-            where it has some: (0.2, 0.65, 0) for the pairs of order 5, with which long
+        pcoeff, icoeff, dcoeff: gains, by default 0, 1, 0: an I controller, which lets
+            steps grow fastest, as short solves of neural ODEs need. pcoeff=0.4,
+            icoeff=0.3 is the PI controller common for order 5. An SDE for which none is
+            given is solved with those of its method, a PI controller: the errors of
+            its steps are random.
+        classical: take the gains of the method's reference code where none is given,
+            if it has some: (0.2, 0.65, 0) for the pairs of order 5, with which long
             solves need 2 to 4 % fewer evaluations for the same error.
         safety, factor_min, factor_max: as above.
         first_step: in units of ts; None chooses it (Hairer, Norsett, Wanner I, II.4).
@@ -49,9 +51,9 @@ class PID:
 
     rtol: Tolerance = 1e-3
     atol: Tolerance = 1e-6
-    pcoeff: float = 0.0
-    icoeff: float = 1.0
-    dcoeff: float = 0.0
+    pcoeff: float | None = None
+    icoeff: float | None = None
+    dcoeff: float | None = None
     classical: bool = False
     safety: float = 0.9
     factor_min: float = 0.2
@@ -67,13 +69,16 @@ class PID:
     def __post_init__(self) -> None:
         check_tolerances(self.rtol, self.atol)
         for name in ("pcoeff", "icoeff", "dcoeff"):
-            _number(name, getattr(self, name))
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
-        if not self.pcoeff + self.icoeff + self.dcoeff > 0.0:
+            gain = getattr(self, name)
+            if gain is None:
+                continue
+            _number(name, gain)
+            if not math.isfinite(gain):
+                raise ValueError(f"{name} must be finite, got {gain}")
+        if not sum(self.gains) > 0.0:
             raise ValueError(
                 "pcoeff + icoeff + dcoeff must be > 0, else large errors would not "
-                f"shorten the step; got {self.pcoeff}, {self.icoeff}, {self.dcoeff}"
+                f"shorten the step; got {', '.join(map(str, self.gains))}"
             )
         if not 0.0 < self.safety <= 1.0:
             raise ValueError(f"safety must be in (0, 1], got {self.safety}")
@@ -92,9 +97,16 @@ class PID:
                 f"max_step > 0, got {self.min_step} and {self.max_step}"
             )
 
+    @property
+    def gains(self) -> tuple[float, float, float]:
+        """Proportional, integral and derivative gain, with the default for those not
+        given."""
+        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        return p or 0.0, 1.0 if i is None else i, d or 0.0
+
     def for_method(self, gains: tuple[float, float, float]) -> PID:
-        """With the gains of a method if these are asked for."""
-        if not self.classical:
+        """With the gains of a method, unless any was given."""
+        if (self.pcoeff, self.icoeff, self.dcoeff) != (None, None, None):
             return self
         p, i, d = gains
         return replace(self, pcoeff=p, icoeff=i, dcoeff=d)
@@ -180,7 +192,7 @@ class PID:
         return accept, h * factor, history
 
     def _powers(self, order: float) -> tuple[float, float, float]:
-        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        p, i, d = self.gains
         return -(i + p + d) / order, (p + 2.0 * d) / order, -d / order
 
 

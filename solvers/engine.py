@@ -12,9 +12,10 @@ from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.bound import BoundSDE, bind
-from nde.solvers.brownian import BrownianGrid, BrownianMotion, fresh_seed
+from nde.solvers.brownian import BrownianGrid, NoiseSource, fresh_seed
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
+from nde.solvers.driving import driven
 from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
@@ -47,7 +48,7 @@ class Setup:
     controller: Controller
     tolerances: Tolerances
     adjoint: Adjoint
-    noise: BrownianGrid | BrownianMotion | None
+    noise: NoiseSource | None
     events: tuple[Event, ...]
     dense: bool
     max_steps: int
@@ -100,6 +101,8 @@ def run(
         wanted = torch.cat([wanted, probes.detach().reshape(layout.rows, -1)], dim=1)
     term = bind(setup.term, layout)
     gap = y0.dtype if setup.stepper.has_interpolant else None
+    # What is not read inside its steps lands on what is read; a grid knows.
+    landings = None if setup.fixed or setup.stepper.has_interpolant else wanted
     problem = Problem(
         term=term,
         stepper=setup.stepper,
@@ -112,7 +115,7 @@ def run(
         keep=torch.is_grad_enabled(),
         max_steps=setup.max_steps,
         tolerances=setup.tolerances,
-        stops=stops_of(controller, layout, t0, t1, gap),
+        stops=stops_of(controller, layout, t0, t1, gap, landings),
         grid=(
             engine_times("times", controller.times, layout, t0)
             if isinstance(controller, StepTo)
@@ -122,8 +125,10 @@ def run(
         common=layout.common,
         observer=setup.observer,
     )
-    # A grid that is refused is so before the field is called.
+    # A grid or a motion that is refused is so before the field is called.
     plan = _plan(setup, problem) if setup.fixed else None
+    if plan is None and isinstance(term, BoundSDE):
+        problem = driven(problem, setup.noise)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
         begun = moving_start(problem, moving[:, 0]) if graph else problem
@@ -155,8 +160,20 @@ def _plan(setup: Setup, problem: Problem) -> Schedule:
     """The steps of a fixed grid, with their noise."""
     noise = setup.noise
     if isinstance(problem.term, BoundSDE) and noise is None:
-        noise = BrownianGrid(fresh_seed())
-    return fixed_grid(problem, noise)
+        noise = fresh_seed()
+    if isinstance(noise, (int, Tensor)):
+        noise = BrownianGrid(noise)
+    plan = fixed_grid(problem, noise)
+    moved = plan.noise
+    if moved is not None and not isinstance(setup.adjoint, Direct):
+        parts = (moved.w, moved.levy)
+        if any(part is not None and part.requires_grad for part in parts):
+            raise ValueError(
+                "noise depends on tensors that require grad, which "
+                f"{type(setup.adjoint).__name__}() would lose; solve with "
+                "adjoint=Direct(), or detach them"
+            )
+    return plan
 
 
 def _steps(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
@@ -253,11 +270,7 @@ def _watched_start(problem: Problem) -> tuple[tuple[Tensor, ...], Captured]:
         return carry
 
     term = problem.term
-    functions = (
-        (term.term.drift, term.term.diffusion)
-        if isinstance(term, BoundSDE)
-        else (term.term.f,)
-    )
+    functions = term.functions if isinstance(term, BoundSDE) else (term.term.f,)
     functions = (*functions, term.layout.args)
     captured = captured_tensors(call, functions, (problem.y0,))
     return carry, captured

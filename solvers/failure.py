@@ -67,7 +67,7 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     total = torch.stack([run.outcome.evaluations for run in runs]).sum(dim=0)
     counts = total.expand(batch)[samples].tolist()
     row = 0 if layout.shared else first
-    step, state = _last_step(runs, row), last.outcome.tape.y_end[row]
+    step, state = _last_step(runs, row), layout.visible(last.outcome.tape.y_end)[row]
     size = float(state.abs().amax()) if state.numel() else 0.0
     shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
     return SolveError(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nde.solvers.bound import Bound
+from nde.solvers.bound import Bound, BoundSDE
+from nde.solvers.brownian import BrownianIncrement
 from nde.solvers.tolerances import Tolerances
 
 EVALUATIONS = 1
@@ -42,3 +43,28 @@ def initial_step(
     step = torch.maximum(step, 1e-3 * guess)
     step = torch.nan_to_num(step, nan=1e-6, posinf=1e-6)
     return torch.minimum(torch.minimum(100.0 * guess, step), span)
+
+
+def noisy_step(
+    term: BoundSDE,
+    t: Tensor,
+    y: Tensor,
+    step: Tensor,
+    tolerances: Tolerances,
+) -> Tensor:
+    """A step of about the length `step (rows,)`, shorter where the noise asks for it.
+
+    By what a step neglects of the noise, half the change of the diffusion along it,
+    with every motion at one standard deviation.
+    """
+    now, length = t.to(y.dtype), step.to(y.dtype).unsqueeze(1)
+    batch, m = term.noise_shape
+    w = length.sqrt().expand(-1, m).expand(batch, m)
+    w = term.driven(BrownianIncrement(w)).w
+    g = term.g(now, y)
+    change = term.product(term.g(now, term.moved(y, g, w)) - g, 0.5 * w)
+    error = tolerances.of(change, y).to(step.dtype)
+    # Of noise that varies smoothly the error grows as h.
+    shrink = 0.5 / error.clamp_min(1e-30)
+    shrink = torch.nan_to_num(shrink.clamp_max(1.0), nan=1e-3)
+    return step * shrink

@@ -14,8 +14,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import BoundSDE
 from nde.solvers.controller import PID
-from nde.solvers.initial_step import initial_step
+from nde.solvers.driving import Drive
+from nde.solvers.initial_step import initial_step, noisy_step
 from nde.solvers.locate import Lookout, settle
 from nde.solvers.problem import Problem
 from nde.solvers.progress import RESOLUTION, Progress, resolution
@@ -53,10 +55,13 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     h_next = _first_step(problem, carry, order)
     history = controller.begin(y.new_ones(problem.rows))
     lookout = None if problem.watch is None else Lookout(problem, carry)
+    drive = None if problem.noise is None else Drive(problem)
     for attempt in range(1, problem.max_steps + 1):
         carry = progress.enter(y, carry)
-        t, h = progress.next_step(h_next)
+        t, h, end = progress.next_step(h_next)
         inc = Increment(h.to(y.dtype).unsqueeze(1))
+        if drive is not None:
+            inc = drive.over(end, inc)
         if observer is not None:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
@@ -70,7 +75,7 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             observer.judge(t, y, h, accept)
         stiffness = problem.stiffness(y, out)
         record = (t, h, accept, error, stiffness, progress.fresh)
-        recorder.add(record, y, carry, out.stages)
+        recorder.add(record, y, carry, inc, out.stages)
         seen = None
         if lookout is not None:
             moved = accept & (h > 0)
@@ -81,7 +86,9 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             torch.where(wide, new, old)
             for new, old in zip(out.carry, carry, strict=True)
         )
-        progress.advance(h, accept)
+        progress.advance(accept)
+        if drive is not None:
+            drive.advance(accept)
         if seen is not None:
             progress.end(seen, Status.EVENT)
         if stuck is not None:
@@ -123,7 +130,8 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     y = problem.y0
     stages = stepper.workspace(y, graph)
     segments = _segments(problem)
-    stopped, last_t1 = len(segments) > 1, float(problem.t1[0])
+    last_t1 = float(problem.t1[0])
+    stopped = len(segments) > 1 or problem.noise is not None
     eps, far = torch.finfo(problem.t1.dtype).eps, max(abs(segments[0][0]), abs(last_t1))
     t, t1, fresh = segments.pop(0)
     carry = _begun(problem, t, y, carry, fresh)
@@ -131,6 +139,9 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     h_next = float(_first_step(problem, carry, order)[0])
     history = (0.0, 0.0)
     lookout = None if problem.watch is None else Lookout(problem, carry)
+    drive = None if problem.noise is None else Drive(problem)
+    # Ends of rejected steps along a Brownian motion: see `rejected.py`.
+    rejected: list[float] = []
     attempts, status, error = 0, Status.SUCCESS, 0.0
     while status == Status.SUCCESS and (t < t1 or segments):
         if t >= t1:
@@ -143,10 +154,14 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
         if h_next <= RESOLUTION * eps * max(abs(t), eps * far):
             status = _cause_of(error)
             continue
-        rest = t1 - t
-        last = h_next >= rest
-        h = rest if last else min(h_next, 0.5 * rest)
+        goal = rejected[-1] if rejected else t1
+        rest = goal - t
+        landed = h_next >= rest
+        h = rest if landed else min(h_next, 0.5 * rest)
+        after = goal if landed else t + h
         inc = Increment(h)
+        if drive is not None:
+            inc = drive.over(problem.t0.new_tensor([after]), inc)
         if observer is not None:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
@@ -161,12 +176,18 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
         if observer is not None:
             observer.judge(t, y, h, accept)
         if not accept:
+            if drive is not None and not landed:
+                rejected.append(after)
             continue
+        if drive is not None:
+            drive.advance()
+            if landed and rejected:
+                rejected.pop()
         if stopped and h < wanted:
             # A step cut short by a stop says nothing against longer ones after it.
             h_next = max(h_next, wanted)
-        after = t1 if last else t + h
-        recorder.add((t, h, error, fresh), after, y, carry, out, ratio, stages)
+        step = (t, h, error, fresh)
+        recorder.add(step, after, y, carry, inc, out, ratio, stages)
         if lookout is not None:
             begin, length = (problem.t0.new_tensor([number]) for number in (t, h))
             moved = begin == begin
@@ -212,6 +233,8 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: float) -> Te
     y = problem.y0.detach()
     k = carry[0] if carry else problem.term.f(problem.t0.to(y.dtype), y)
     step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
+    if isinstance(problem.term, BoundSDE):
+        step = noisy_step(problem.term, problem.t0, y, step, problem.tolerances)
     # A guess too short to be told from none, near a zero of the state, is no failure.
     far = torch.maximum(problem.t0.abs(), problem.t1.abs())
     least = 2.0 * resolution(problem.t0, far)

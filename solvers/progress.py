@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.problem import Problem
+from nde.solvers.rejected import RejectedEnds
 from nde.solvers.schedule import restarted
 from nde.solvers.types import Status
 
@@ -41,7 +42,8 @@ class Progress:
             if self._stops.jumps:
                 self.fresh = self._stops.restarts[:, 0]
         self._remaining = self._goal - self._t
-        self._whole = self._remaining > 0
+        self._end, self._landed = self._goal, self._remaining > 0
+        self._rejected = None if problem.noise is None else RejectedEnds(self._t)
         self.t_end = problem.t1.clone()
         self.status = torch.full_like(self._segment, int(Status.SUCCESS))
         self._far = torch.maximum(problem.t0.abs(), problem.t1.abs())
@@ -75,12 +77,19 @@ class Progress:
             carry = restarted(self._problem, begin, y, carry, again)
         return carry
 
-    def next_step(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Start and length of a step of about the length wanted."""
+    def next_step(self, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Start, length and end of a step of about the length wanted."""
+        goal, rest = self._goal, self._remaining
+        if self._rejected is not None:
+            goal = self._rejected.before(goal)
+            rest = goal - self._t
         # Halving what remains, rather than leaving a sliver, costs no step.
-        self._whole = wanted >= self._remaining
-        soft = torch.minimum(wanted, 0.5 * self._remaining)
-        return self._t, torch.where(self._whole, self._remaining, soft)
+        self._landed = wanted >= rest
+        soft = torch.minimum(wanted, 0.5 * rest)
+        h = torch.where(self._landed, rest, soft)
+        # A last step ends at its goal, however the sum rounds.
+        self._end = torch.where(self._landed, goal, self._t + h)
+        return self._t, h, self._end
 
     def recovered(
         self, h_next: Tensor, wanted: Tensor, h: Tensor, accept: Tensor
@@ -89,16 +98,16 @@ class Progress:
 
         That says nothing against longer ones after the stop.
         """
-        if self._stops is None:
+        if self._stops is None and self._rejected is None:
             return h_next
         cut = accept & (h < wanted)
         return torch.where(cut, torch.maximum(h_next, wanted), h_next)
 
-    def advance(self, h: Tensor, accept: Tensor) -> None:
+    def advance(self, accept: Tensor) -> None:
         """Move the rows whose step was accepted."""
-        # A last step ends at its goal, however the sum rounds.
-        after = torch.where(self._whole, self._goal, self._t + h)
-        self._t = torch.where(accept, after, self._t)
+        self._t = torch.where(accept, self._end, self._t)
+        if self._rejected is not None:
+            self._rejected.judge(self._end, self._landed, accept)
         self._remaining = self._goal - self._t
         if self.fresh is not None:
             self.fresh = self.fresh & ~accept

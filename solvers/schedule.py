@@ -15,6 +15,7 @@ from nde.solvers.brownian import (
     BrownianMotion,
     BrownianTree,
     Levy,
+    stacked,
 )
 from nde.solvers.controller import FixedSteps, StepTo
 from nde.solvers.problem import Problem
@@ -222,17 +223,22 @@ def drawn(
         t, h = t[:, 0], h[:, 0]
     if isinstance(noise, BrownianGrid):
         return term.driven(noise.increments(h, shape, dtype, levy))
-    if tuple(noise.size) != shape:
-        raise ValueError(
-            f"noise has size {tuple(noise.size)}, the term needs {shape}: (batch, "
-            "Brownian motions of a sample)"
-        )
+    check_size(noise, shape)
     if isinstance(noise, BrownianTree):
         moved = noise.increments(t, h, levy)
     else:
         moved = _asked(noise, t, h, levy)
     device = problem.y0.device
     return term.driven(moved.map(lambda part: part.to(device=device, dtype=dtype)))
+
+
+def check_size(noise: BrownianMotion, shape: tuple[int, int]) -> None:
+    """Raises ValueError for a motion of another size than the term needs."""
+    if tuple(noise.size) != shape:
+        raise ValueError(
+            f"noise has size {tuple(noise.size)}, the term needs {shape}: (batch, "
+            "Brownian motions of a sample)"
+        )
 
 
 def _asked(
@@ -255,16 +261,7 @@ def _asked(
         parts.append(noise.increment(begin, end, levy))
     if not parts:
         return BrownianIncrement(t.new_zeros(0, *noise.size))
-    return BrownianIncrement(
-        torch.stack([part.w for part in parts]),
-        _stacked([part.levy for part in parts]),
-        _stacked([part.area for part in parts]),
-    )
-
-
-def _stacked(parts: list[Tensor | None]) -> Tensor | None:
-    given = [part for part in parts if part is not None]
-    return torch.stack(given) if given else None
+    return stacked(parts)
 
 
 # Start, length, and whether the field has just jumped (0 or 1).

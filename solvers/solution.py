@@ -14,7 +14,9 @@ from nde.solvers import dense
 from nde.solvers.bound import BoundSDE
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.diagnosis import Explanation, explain
+from nde.solvers.divergence import path_kl
 from nde.solvers.engine import Run
+from nde.solvers.ensemble import Ensemble
 from nde.solvers.initial_step import initial_step
 from nde.solvers.moving_ends import shifted, slope_at
 from nde.solvers.schedule import drawn, driven_by
@@ -46,7 +48,9 @@ class Solution:
     times that were not reached; `final` is the state at each sample's own last time, or
     where it ended; `probes` `(batch, k, ...)` at `probe_times`, None without. `status
     (batch,)` holds values of `Status`. `events` None without any to look for. `runs`
-    are the engine's runs: one, and one more for every reset.
+    are the engine's runs: one, and one more for every reset. `path_kl (batch, T)` for
+    an `SDETerm` with a prior: its divergence from it along each path, from ts[0] on.
+    `ensemble` for a solve of many paths, whose batch is `batch * paths` throughout.
     """
 
     ts: Tensor
@@ -57,6 +61,8 @@ class Solution:
     stats: Stats
     events: Occurrences | None
     runs: tuple[Run, ...] = field(repr=False)
+    path_kl: Tensor | None = field(default=None, repr=False)
+    ensemble: Ensemble | None = None
 
     @property
     def record(self) -> Run:
@@ -248,24 +254,30 @@ def _column(t: Tensor) -> Tensor:
     return t.reshape(1) if t.ndim == 0 else t.unsqueeze(1)
 
 
-def solution_of(ts: Tensor, runs: tuple[Run, ...], status: Tensor) -> Solution:
-    """What the runs of a solve give."""
+def solution_of(
+    ts: Tensor, runs: tuple[Run, ...], status: Tensor, paths: int | None = None
+) -> Solution:
+    """What the runs of a solve give, which had so many paths of each sample."""
     layout, probes = runs[0].layout, runs[0].probes
-    batch = layout.structure.batch
+    structure, status = layout.structure, status.expand(layout.structure.batch)
     flat = layout.to_batch(runs[-1].outcome.y_end)
+    read = _per_sample(layout, _joined(runs, runs[0].reads, _value))
+    ys = structure.unflatten(read, read.shape[1:2])
     return Solution(
         ts=ts,
-        ys=_unflatten(layout, _joined(runs, runs[0].reads, _value)),
-        final=layout.structure.unflatten(flat),
+        ys=ys,
+        final=structure.unflatten(flat),
         probes=(
             None
             if probes is None
             else _unflatten(layout, _joined(runs, probes, _value))
         ),
-        status=status.expand(batch),
+        status=status,
         stats=Stats(runs),
         events=_occurrences(runs),
         runs=runs,
+        path_kl=path_kl(structure, read),
+        ensemble=None if paths is None else Ensemble(ys, status, paths),
     )
 
 
@@ -329,11 +341,15 @@ def _joined(runs: tuple[Run, ...], times: Tensor, reader: _Reader) -> Tensor:
 
 def _unflatten(layout: Layout, flat: Tensor) -> State:
     """`(rows, k, dim)` or `(batch, k, dim)` to the state, leaves `(batch, k, ...)`."""
-    reads = flat.shape[1]
-    if layout.shared and flat.shape[0] == 1:
-        structure = layout.structure
-        flat = flat.reshape(reads, structure.batch, structure.width).transpose(0, 1)
-    return layout.structure.unflatten(flat, (reads,))
+    return layout.structure.unflatten(_per_sample(layout, flat), flat.shape[1:2])
+
+
+def _per_sample(layout: Layout, flat: Tensor) -> Tensor:
+    """`(rows, k, dim)` or `(batch, k, dim)` to `(batch, k, dim of a sample)`."""
+    if not layout.shared or flat.shape[0] != 1:
+        return flat
+    structure = layout.structure
+    return flat.reshape(-1, structure.batch, structure.width).transpose(0, 1)
 
 
 def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Backsolve, Direct, Recompute, Reversible
-from nde.solvers.brownian import BrownianGrid, BrownianMotion
-from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
+from nde.solvers.adjoint import Adjoint, Backsolve, Recompute, Reversible
+from nde.solvers.brownian import NoiseSource
+from nde.solvers.choice import (
+    check_mixing,
+    check_options,
+    check_restarts,
+    checked_events,
+    chosen_stepper,
+)
+from nde.solvers.controller import PID, Controller, StepTo
+from nde.solvers.divergence import COLUMNS
 from nde.solvers.engine import Setup, run
+from nde.solvers.ensemble import Repeat
 from nde.solvers.failure import error_of
 from nde.solvers.hybrid import run_with_resets
 from nde.solvers.methods import (
-    MULTISTEP_METHODS,
-    ODE_METHODS,
-    SDE_METHODS,
     SYMPLECTIC_METHODS,
-    method_named,
 )
 from nde.solvers.solution import Solution, solution_of
-from nde.solvers.state import State, Structure, structure_of
+from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
-from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
 from nde.solvers.times import UserTimes, read_times, user_times
@@ -48,7 +53,8 @@ def solve(
     batch: Literal["per_sample", "shared"] = "per_sample",
     args: Any = None,
     ts_mask: Tensor | None = None,
-    noise: BrownianGrid | BrownianMotion | None = None,
+    noise: NoiseSource | None = None,
+    paths: int | None = None,
     events: Sequence[Event] = (),
     max_events: int = 1000,
     probe_times: Tensor | None = None,
@@ -70,19 +76,24 @@ def solve(
         method: a name from `ODE_METHODS` or `SDE_METHODS`, or a `Stepper` (for an SDE a
             `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
-            `StepTo(times)`; SDEs and methods without an error estimate need one of the
-            latter.
+            `StepTo(times)`; methods without an error estimate need one of the latter.
         adjoint: `Recompute()` (default) or `Direct()`; for an SDE `Reversible()`, exact
             without storing states, with method "reversible_heun", or `Backsolve()`,
             approximate, for Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,
-            if not None. Tensors in nested tuples, lists and dicts get gradients.
+            if not None. Tensors in nested tuples, lists and dicts get gradients. They
+            are passed on as they are, also with `paths`.
         ts_mask: bool `(batch, T)`, True where a time counts.
-        noise: the Brownian motion of an SDE; by default a `BrownianGrid` seeded from
-            torch's generator. A `BrownianTree` gives the same path on every grid; any
-            `BrownianMotion` is asked for one step after another.
+        noise: the Brownian motion of an SDE, or its seed, as of `BrownianTree`; by
+            default one from torch's generator. A seed makes a `BrownianGrid` on a grid,
+            else a `BrownianTree`, which gives the same path on all steps. Any other
+            `BrownianMotion` is asked for one step of all samples after another.
+        paths: so many Brownian paths of every sample of an SDE. Those of a sample stand
+            beside each other in a batch of `batch * paths`, which is what the term's
+            functions, `noise` and its seeds, tolerances and the norm have to do with;
+            y0 and times given per sample are repeated. `Solution.ensemble` has moments.
         events: `Event`s that end a sample, or from which it goes on with another state
             (ODE only).
         max_events: resets of a sample; where one more would follow it ends with status
@@ -109,14 +120,16 @@ def solve(
         )
     controller = PID() if controller is None else controller
     adjoint = Recompute() if adjoint is None else adjoint
-    _check_options(controller, adjoint, batch, max_steps, max_events)
-    stepper = _stepper(term, method, controller, noise)
+    check_options(controller, adjoint, batch, max_steps, max_events)
+    stepper = chosen_stepper(term, method, controller, noise)
     if isinstance(adjoint, (Reversible, Backsolve)):
         adjoint.check(term, stepper, controller)
-    if isinstance(controller, PID):
+    if isinstance(controller, PID) and (
+        controller.classical or isinstance(term, SDETerm)
+    ):
         controller = controller.for_method(stepper.gains)
-    events = _checked_events(stepper, events)
-    _check_restarts(stepper, controller)
+    events = checked_events(stepper, events)
+    check_restarts(stepper, controller)
     if dense and not stepper.has_interpolant:
         what = "a path of an SDE" if isinstance(term, SDETerm) else f"{method!r}"
         raise ValueError(
@@ -127,7 +140,9 @@ def solve(
     if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
         check_pair(stepper.name, structure)
     if isinstance(term, SDETerm):
-        _check_mixing(term, structure)
+        check_mixing(term, structure)
+        if term.prior is not None:
+            structure = replace(structure, hidden=COLUMNS)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(
@@ -135,6 +150,13 @@ def solve(
             f"(shape {tuple(times.table.shape)}); pass ts as (T,), or "
             "batch='per_sample'"
         )
+    if paths is not None:
+        repeat = Repeat(paths, structure.batch, term)
+        structure = replace(structure, batch=structure.batch * paths)
+        y0, ts = repeat.state(y0), repeat.table("ts", ts)
+        times = replace(times, table=repeat.table("ts", times.table))
+        probe_times = repeat.table("probe_times", probe_times)
+        controller = repeat.controller(controller)
     resets = any(event.reset for event in events)
     if resets and batch == "shared" and structure.batch > 1:
         raise ValueError(
@@ -181,7 +203,7 @@ def solve(
         status = runs[0].outcome.tape.status
     if throw and bool(((status != Status.SUCCESS) & (status != Status.EVENT)).any()):
         raise error_of(runs, status)
-    return solution_of(ts, runs, status)
+    return solution_of(ts, runs, status, paths)
 
 
 def _common(
@@ -204,130 +226,6 @@ def _common(
         own.append(controller.times)
     alike = all(not isinstance(table, Tensor) or table.ndim == 1 for table in own)
     return times.table.ndim == 1 and alike
-
-
-def _check_options(
-    controller: object,
-    adjoint: object,
-    batch: object,
-    max_steps: object,
-    max_events: object,
-) -> None:
-    if not isinstance(controller, (PID, FixedSteps, StepTo)):
-        raise TypeError(
-            "controller must be PID(...), FixedSteps(step) or StepTo(times), got "
-            f"{controller!r}"
-        )
-    if not isinstance(adjoint, (Direct, Recompute, Reversible, Backsolve)):
-        raise TypeError(
-            "adjoint must be Recompute(), Direct(), Reversible() or Backsolve(), got "
-            f"{adjoint!r}"
-        )
-    if batch not in ("per_sample", "shared"):
-        raise ValueError(f"batch must be 'per_sample' or 'shared', got {batch!r}")
-    for name, value in (("max_steps", max_steps), ("max_events", max_events)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-
-
-def _check_restarts(stepper: Stepper, controller: Controller) -> None:
-    if controller.jump_t is not None and stepper.name in MULTISTEP_METHODS:
-        raise ValueError(
-            f"method {stepper.name!r} goes on from steps before a jump; use a "
-            "Runge-Kutta method with jump_t"
-        )
-
-
-def _checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
-    if isinstance(events, Event) or not isinstance(events, Sequence):
-        raise TypeError(f"events must be a list of Event(...), got {events!r}")
-    for number, event in enumerate(events):
-        if not isinstance(event, Event):
-            raise TypeError(f"events[{number}] must be Event(...), got {event!r}")
-    if events and not stepper.has_interpolant:
-        raise ValueError(
-            f"events are located on interpolants, and method {stepper.name!r} has none"
-        )
-    return tuple(events)
-
-
-def _stepper(
-    term: Term,
-    method: object,
-    controller: Controller,
-    noise: BrownianGrid | BrownianMotion | None,
-) -> Stepper:
-    if isinstance(term, ODETerm):
-        if noise is not None:
-            raise ValueError("noise is for an SDETerm; an ODETerm has none")
-        stepper = (
-            cast(Stepper, method)
-            if hasattr(method, "step")
-            else method_named(method, ODE_METHODS, "an ODETerm")
-        )
-        if isinstance(controller, PID) and stepper.error_order is None:
-            adaptive = [
-                name for name, m in ODE_METHODS.items() if m.error_order is not None
-            ]
-            raise ValueError(
-                f"method {stepper.name!r} has no error estimate to adapt steps by; "
-                "pass controller=FixedSteps(step), or a method of "
-                f"{', '.join(adaptive)}"
-            )
-        return stepper
-    sde_stepper = (
-        method
-        if isinstance(method, StochasticMethod)
-        else SDE_METHODS[method_named(method, SDE_METHODS, "an SDETerm").name]
-    )
-    _check_fit(sde_stepper, term)
-    if isinstance(controller, PID):
-        raise ValueError(
-            "an SDETerm needs controller=FixedSteps(step): steps are not adapted along "
-            "a Brownian path"
-        )
-    if not (noise is None or isinstance(noise, BrownianGrid)) and not all(
-        hasattr(noise, name) for name in ("increment", "size", "t0", "t1")
-    ):
-        raise TypeError(
-            f"noise must be BrownianGrid(seed) or BrownianTree(...), or another motion "
-            f"with increment(ta, tb, levy), size, t0 and t1, got {noise!r}"
-        )
-    return sde_stepper
-
-
-def _check_mixing(term: SDETerm, structure: Structure) -> None:
-    mixing = term.mixing
-    if mixing is None or term.matrix or mixing.shape[0] == structure.width:
-        return
-    raise ValueError(
-        f"mixing has {mixing.shape[0]} rows for a state of {structure.width} entries; "
-        "diagonal noise has a Brownian motion, and so a row, for each"
-    )
-
-
-def _check_fit(method: StochasticMethod, term: SDETerm) -> None:
-    """Refuse a method that does not converge to the solution of a term."""
-    same = term.interpretation in method.interpretations or term.noise == "additive"
-    if same and term.noise in method.noises:
-        return
-    fits = [
-        name
-        for name, other in SDE_METHODS.items()
-        if term.noise in other.noises
-        and (term.interpretation in other.interpretations or term.noise == "additive")
-    ]
-    if not same:
-        raise ValueError(
-            f"method {method.name!r} converges to the "
-            f"{' or '.join(method.interpretations)} solution, the term is "
-            f"{term.interpretation}; use method {', '.join(fits)}, or convert the term "
-            f"by term.to({method.interpretations[0]!r})"
-        )
-    raise ValueError(
-        f"method {method.name!r} is for noise that is {' or '.join(method.noises)}, "
-        f"the term has {term.noise} noise; use method {', '.join(fits)}"
-    )
 
 
 def _warn_coarse_time(reads: Tensor, dtype: torch.dtype) -> None:

@@ -36,23 +36,32 @@ class Leaf:
 class Structure:
     """How a state is nested. `flatten` and `unflatten` invert each other.
 
-    The engine's tensor is `(batch, dim)`, real; complex leaves count twice.
+    The engine's tensor is `(batch, dim)`, real; complex leaves count twice. Its last
+    `hidden` columns are the engine's own: the user's functions and results are without
+    them, and `flatten` and `columns` fill them with zeros.
     """
 
     skeleton: Any
     leaves: tuple[Leaf, ...]
     batch: int
     dtype: torch.dtype
+    hidden: int = 0
 
     @cached_property
     def width(self) -> int:
-        """Real numbers per sample."""
+        """Real numbers per sample, hidden ones among them."""
+        return self.visible + self.hidden
+
+    @cached_property
+    def visible(self) -> int:
+        """Real numbers per sample of the user's state."""
         return sum(leaf.width for leaf in self.leaves)
 
     @cached_property
     def single(self) -> bool:
-        """Whether the state is one real tensor."""
-        return isinstance(self.skeleton, int) and not self.leaves[0].dtype.is_complex
+        """Whether the state is one real tensor, and all that the engine carries."""
+        alone = isinstance(self.skeleton, int) and not self.hidden
+        return alone and not self.leaves[0].dtype.is_complex
 
     def flatten(self, state: State, name: str) -> Tensor:
         """State to `(batch, dim)`; ValueError or TypeError naming what differs."""
@@ -62,10 +71,13 @@ class Structure:
             _real(tensor).reshape(self.batch, leaf.width)
             for tensor, leaf in zip(tensors, self.leaves, strict=True)
         ]
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        return self._joined(rows)
 
     def unflatten(self, flat: Tensor, extra: tuple[int, ...] = ()) -> State:
         """`(batch, *extra, dim)` to the state, leaves `(batch, *extra, ...)`."""
+        if self.hidden:
+            # Functions of one tensor may rely on a state that is contiguous.
+            flat = flat[..., : self.visible].contiguous()
         parts = torch.split(flat, [leaf.width for leaf in self.leaves], dim=-1)
         tensors = []
         for leaf, part in zip(self.leaves, parts, strict=True):
@@ -92,6 +104,12 @@ class Structure:
             tensor.reshape(self.batch, leaf.width, count)
             for tensor, leaf in zip(tensors, self.leaves, strict=True)
         ]
+        return self._joined(rows)
+
+    def _joined(self, rows: list[Tensor]) -> Tensor:
+        if self.hidden:
+            first = rows[0]
+            rows.append(first.new_zeros(self.batch, self.hidden, *first.shape[2:]))
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def _collect(self, skeleton: Any, state: State, name: str, out: list[Tensor]):  # type: ignore[no-untyped-def]

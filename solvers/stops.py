@@ -41,14 +41,18 @@ def stops_of(
     t0: Tensor,
     t1: Tensor,
     gap: torch.dtype | None,
+    reads: Tensor | None = None,
 ) -> Stops | None:
     """The stops that a controller asks for between `t0` and `t1` `(rows,)`.
 
     `gap` is the precision in which the field sees time; None leaves no gap at jumps.
+    `reads (rows, k)` are further times to land on.
     Raises TypeError or ValueError if the times do not fit. None without any.
     """
     jump = engine_times("jump_t", controller.jump_t, layout, t0)
     plain = engine_times("step_t", controller.step_t, layout, t0)
+    if reads is not None:
+        plain = torch.cat([plain, reads], dim=1)
     if not jump.shape[1] + plain.shape[1]:
         return None
     start, end = t0.unsqueeze(1), t1.unsqueeze(1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.brownian import BrownianIncrement
+from nde.solvers.motions import Motions
 from nde.solvers.problem import Problem
 from nde.solvers.stages import Stages
 from nde.solvers.types import Increment, Readable, Status, StepOut
@@ -142,6 +143,7 @@ class HostRecorder:
         self._stiffness: list[Tensor] = []
         self._states: list[Tensor] = []
         self._carries: list[tuple[Tensor, ...]] = []
+        self._motions = Motions(problem.rows)
         self._slots: list[int] = []
         self._polynomials: list[Tensor] = []
 
@@ -151,18 +153,21 @@ class HostRecorder:
         after: float,
         y: Tensor,
         carry: tuple[Tensor, ...],
+        inc: Increment,
         out: StepOut,
         ratio: Tensor,
         stages: Stages | None,
     ) -> None:
-        """One accepted step: (t, h, error, fresh), its end, and what it began at."""
-        problem, (t, h, _, _) = self._problem, step
-        passed, self._met = self._met, bisect.bisect_right(self._reads, after)
+        """One accepted step: (t, h, error, fresh), its end, what it began at and what
+        drove it."""
+        problem, t = self._problem, step[0]
+        edge = after if problem.interpolates else t
+        passed, self._met = self._met, bisect.bisect_right(self._reads, edge)
         if problem.dense or self._met > passed:
             self._slots.append(len(self._times))
-            problem.stepper.extend(problem.term, t, y, Increment(h), stages)
-            assert out.stages is not None
-            self._polynomials.append(problem.polynomials(y, out.stages.all()))
+            problem.stepper.extend(problem.term, t, y, inc, stages)
+            k = None if out.stages is None else out.stages.all()
+            self._polynomials.append(problem.polynomials(y, k))
         self._times.append(step)
         self._stiffness.append(problem.stiffness(y, out))
         if self._graph:
@@ -170,6 +175,8 @@ class HostRecorder:
         if problem.keep:
             self._states.append(y.detach())
             self._carries.append(tuple(part.detach() for part in carry))
+        if problem.keep or problem.keep_motion:
+            self._motions.add(inc)
 
     def finish(
         self,
@@ -206,6 +213,7 @@ class HostRecorder:
             accepted=count[:1],
             rejected=count[1:2],
             status=count[2:],
+            noise=self._motions.all(),
         )
 
 
@@ -225,6 +233,7 @@ class Recorder:
         self._attempts: list[tuple[Any, ...]] = []
         self._states: list[Tensor] = []
         self._carries: list[tuple[Tensor, ...]] = []
+        self._motions = Motions(problem.rows)
         self._stages: list[Tensor] = []
         self._chunks: list[tuple[Tensor, ...]] = []
         self._kept: list[tuple[Tensor, ...]] = []
@@ -241,20 +250,23 @@ class Recorder:
         attempt: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
         y: Tensor,
         carry: tuple[Tensor, ...],
+        inc: Increment,
         stages: Readable | None,
     ) -> None:
-        """One attempt: (t, h, accept, error, stiffness, fresh), and what it began at.
+        """One attempt: (t, h, accept, error, stiffness, fresh), what it began at and
+        what drove it.
 
         The stages are copied if something may be read inside.
         """
         self._attempts.append(attempt)
-        if self.reads_inside:
-            assert stages is not None
+        if self.reads_inside and stages is not None:
             self._stages.append(stages.all())
         if self._problem.keep or self.reads_inside:
             self._states.append(y)
         if self._problem.keep:
             self._carries.append(carry)
+        if self._problem.keep or self._problem.keep_motion:
+            self._motions.add(inc)
 
     def flush(self) -> None:
         """Pack the attempts so far."""
@@ -285,18 +297,22 @@ class Recorder:
             self._kept.append(
                 tuple(torch.cat(tuple(part)).index_select(0, picked) for part in kept)
             )
-        if self._stages:
+        self._motions.pack(picked)
+        if self.reads_inside:
             wanted = accept
             if not self._problem.dense:
                 # Attempts that were rejected end where the step before them did: what
                 # they begin with may lie past a jump, and past what is read there.
-                ends = torch.where(accept, t + h, -torch.inf).cummax(dim=0).values
-                wanted = accept & self._hit(ends)
+                edges = t + h if self._problem.interpolates else t
+                edges = torch.where(accept, edges, -torch.inf).cummax(dim=0).values
+                wanted = accept & self._hit(edges)
             k, row = wanted.nonzero(as_tuple=True)
             step = self.accepted[row] - accept.flip(0).cumsum(0).flip(0)[k, row]
             if self._problem.stepper.extra_evaluations:
                 self._extend(wanted, t, h)
-            stages = torch.stack(self._stages)[k, :, row].transpose(0, 1)
+            stages = None
+            if self._stages:
+                stages = torch.stack(self._stages)[k, :, row].transpose(0, 1)
             states = torch.stack(self._states)[k, row]
             self._slots.append((step, row, self._problem.polynomials(states, stages)))
         self._attempts, self._states = [], []
@@ -344,6 +360,7 @@ class Recorder:
             accepted=self.accepted,
             rejected=self.rejected,
             status=status,
+            noise=self._motions.finish(order, step, row),
         )
 
     def _extend(self, wanted: Tensor, t: Tensor, h: Tensor) -> None:
@@ -358,14 +375,19 @@ class Recorder:
             stepper.extend(term, t[k], y, Increment(dt), workspace)
             self._stages[k] = workspace.all()
 
-    def _hit(self, ends: Tensor) -> Tensor:
-        """Which attempts hold a read that was not found before: `(attempts, rows)`."""
-        edges = ends.t().contiguous()
+    def _hit(self, edges: Tensor) -> Tensor:
+        """Which attempts hold a read that was not found before: `(attempts, rows)`.
+
+        `edges`: the ends of what they hold, or for a method without interpolant their
+        starts, each of which is a read or beside one.
+        """
+        shape = edges.shape
+        edges = edges.t().contiguous()
         k = torch.searchsorted(edges, self._problem.reads)
         inside = self._pending & (k < edges.shape[1])
         self._pending = self._pending & ~inside
         row, read = inside.nonzero(as_tuple=True)
-        hit = torch.zeros_like(ends, dtype=torch.bool)
+        hit = torch.zeros(shape, dtype=torch.bool, device=edges.device)
         hit[k[row, read], row] = True
         return hit
 

@@ -59,6 +59,17 @@ class SDETerm:
             for each motion in B, on the state's device. Rows have length 1, so that
             mixing @ mixing.T is the correlation of B; with additive and general noise
             they may have any.
+        prior: drift `h(t, y)` of another SDE of the same diffusion and interpretation,
+            called as `drift`. Then `Solution.path_kl (batch, T)` is (1/2) int |u|^2 dt
+            from ts[0] on, with g u = drift - h; its expectation over paths is the
+            Kullback-Leibler divergence of this equation's law from the prior's (Li et
+            al. 2020, *Scalable gradients for stochastic differential equations*, eq.
+            10; torchsde's documentation leaves out the half). What `to` adds to both
+            drifts cancels. A matrix g takes the shortest u that brings g u nearest to
+            the difference; whether that lies in its range is not asked. Where a row of
+            g is zero and the drifts differ in it, the divergence is infinite from then
+            on. Costs an evaluation of h with each of the drift, and one of the
+            diffusion where the method asks for none at that stage.
 
     Raises TypeError or ValueError naming the argument.
     """
@@ -69,12 +80,15 @@ class SDETerm:
     interpretation: Interpretation = "ito"
     noise_dim: int | None = None
     mixing: Tensor | None = None
+    prior: Function | None = None
     # What conversion adds to the drift: so many times (1/2) sum_j (dg_j/dy) g_j.
     correction: int = 0
 
     def __post_init__(self) -> None:
         _callable("drift", self.drift)
         _callable("diffusion", self.diffusion)
+        if self.prior is not None:
+            _callable("prior", self.prior)
         if self.noise not in get_args(Noise):
             raise ValueError(
                 f"noise is {self.noise!r}; use 'diagonal', 'scalar', 'additive' or "
@@ -171,6 +185,13 @@ class Layout:
         """`(rows, dim)` to `(batch, dim of a sample)`."""
         structure = self.structure
         return y.reshape(structure.batch, structure.width) if self.shared else y
+
+    def visible(self, y: Tensor) -> Tensor:
+        """`(rows, dim)` without what the structure hides."""
+        if not self.structure.hidden:
+            return y
+        seen = self.to_batch(y)[:, : self.structure.visible]
+        return seen.reshape(1, seen.numel()) if self.shared else seen
 
     def clock(self, t: Tensor) -> Tensor:
         """Engine time as the user's functions see it.

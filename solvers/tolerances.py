@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from nde.solvers.state import State
 from nde.solvers.term import Layout
@@ -137,7 +138,7 @@ def fit_tolerances(
             if isinstance(absolute, Tensor)
             else max(absolute, least)
         ),
-        norm=None if norm is None else _engine_norm(norm, layout),
+        norm=_engine_norm(norm, layout),
         pairs=all(leaf.dtype.is_complex for leaf in layout.structure.leaves),
     )
 
@@ -153,7 +154,13 @@ def _constant_on(value: float, device: torch.device, dtype: torch.dtype) -> Tens
         return torch.tensor(value, dtype=dtype, device=device)
 
 
-def _engine_norm(norm: Norm, layout: Layout) -> Callable[[Tensor], Tensor]:
+def _engine_norm(
+    norm: Norm | None, layout: Layout
+) -> Callable[[Tensor], Tensor] | None:
+    """A norm of what users see of the scaled error; None for the RMS of all of it."""
+    if norm is None:
+        return _visible_rms(layout) if layout.structure.hidden else None
+
     def measured(scaled: Tensor) -> Tensor:
         state = layout.structure.unflatten(layout.to_batch(scaled))
         size = norm(state)
@@ -168,13 +175,23 @@ def _engine_norm(norm: Norm, layout: Layout) -> Callable[[Tensor], Tensor]:
     return measured
 
 
+def _visible_rms(layout: Layout) -> Callable[[Tensor], Tensor]:
+    def measured(scaled: Tensor) -> Tensor:
+        seen = layout.visible(scaled)
+        size: Tensor = torch.linalg.vector_norm(seen, dim=1)
+        return size / math.sqrt(max(seen.shape[1], 1))
+
+    return measured
+
+
 def _fit(name: str, value: Tolerance, layout: Layout, like: Tensor) -> float | Tensor:
     if _is_number(value):
         return float(value)
     structure = layout.structure
     parts: list[Tensor] = []
     _broadcast(name, value, structure.skeleton, layout, like, parts)
-    flat = torch.cat(parts, dim=1)
+    # The hidden columns are measured by no norm.
+    flat = pad(torch.cat(parts, dim=1), (0, structure.hidden), value=1.0)
     return flat.reshape(1, -1) if layout.shared else flat
 
 

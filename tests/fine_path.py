@@ -1,10 +1,10 @@
-"""One Brownian path on a fine grid, for solves on coarser grids along it."""
+"""Brownian paths on fine grids, for solves with coarser steps along them."""
 
 import torch
-from problems import normal
+from problems import KIND, normal
 from torch import Tensor
 
-from nde.solvers import BrownianGrid
+from nde.solvers import BrownianGrid, BrownianTree
 from nde.solvers.brownian import BrownianIncrement, Levy
 
 
@@ -37,3 +37,10 @@ def fine_increments(
 ) -> Tensor:
     """Increments on [0, 1], `(steps, batch, m)`, the same on every device."""
     return normal((steps, batch, m), seed, **kind) / steps**0.5
+
+
+def tree(
+    batch: int, m: int, kind: KIND, seed: int = 3, t1: float = 1.0
+) -> BrownianTree:
+    """A path on [0, t1], exact to times much closer than any steps."""
+    return BrownianTree(seed, 0.0, t1, (batch, m), tol=t1 * 2.0**-20, **kind)

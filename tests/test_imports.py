@@ -46,14 +46,15 @@ MAY_IMPORT = {
 SOLVER_ROWS = [
     {"types", "arithmetic", "stages", "tableau", "tableaus", "state", "term"},
     {"tolerances", "watch"},
-    {"path", "control", "brownian", "bound"},
+    {"path", "control", "brownian", "divergence", "bound"},
     {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
     {"controller", "stops", "initial_step", "problem", "nonfinite", "clock"},
-    {"tape", "schedule", "progress", "dense", "locate", "loop", "march"},
+    {"motions", "rejected", "tape", "schedule", "driving", "progress"},
+    {"dense", "locate", "loop", "march"},
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
-    {"stats", "failure", "diagnosis"},
-    {"solution", "solve"},
+    {"stats", "failure", "diagnosis", "choice"},
+    {"ensemble", "solution", "solve"},
 ]
 
 

@@ -79,7 +79,9 @@ def train(
     solver: Annotated[str | None, typer.Option(help="Solver method.")] = None,
     rtol: Annotated[float | None, typer.Option(help="Relative tolerance.")] = None,
     atol: Annotated[float | None, typer.Option(help="Absolute tolerance.")] = None,
-    step: Annotated[float | None, typer.Option(help="Size of fixed steps.")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Size of fixed steps, or 'adaptive'.")
+    ] = None,
     adjoint: Annotated[str | None, typer.Option(help="recompute or direct.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,

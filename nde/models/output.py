@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer, draw
-from nde.solvers import BrownianGrid, FixedSteps, Solution, solve
+from nde.solvers import FixedSteps, Solution, solve
 from nde.solvers.brownian import Seed
 from nde.solvers.state import State, structure_of
 from nde.solvers.term import SDETerm, Term
@@ -59,9 +59,6 @@ def integrate(
     """
     assert settings.method is not None
     controller = settings.controller()
-    noise = None
-    if isinstance(term, SDETerm) and seed is not None:
-        noise = BrownianGrid(seed)
     drawn = None
     if regularizers:
         one_row = ts.ndim == 1 and (
@@ -78,7 +75,7 @@ def integrate(
         controller=controller,
         adjoint=settings.gradients(),
         batch=settings.batch,
-        noise=noise,
+        noise=seed if isinstance(term, SDETerm) else None,
         probe_times=None if drawn is None else drawn.probe_times,
         max_steps=settings.max_steps,
     )

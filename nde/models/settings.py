@@ -1,5 +1,6 @@
 """How a layer is solved: plain settings that a configuration file can hold."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,9 +12,11 @@ from nde.solvers import (
     FixedSteps,
     Recompute,
 )
+from nde.solvers.stepper import Stepper
 
 DEFAULT_ODE_METHOD = "tsit5"
 DEFAULT_SDE_METHOD = "euler"
+ADAPTIVE_SDE_METHOD = "sosri2"
 # A tenth of a time axis scaled to length one.
 DEFAULT_SDE_STEP = 0.1
 
@@ -25,9 +28,9 @@ class SolverSettings:
     Args:
         method: a name from `nde.solvers.ODE_METHODS` or `SDE_METHODS`; None is "tsit5"
             for an ODE, and what suits the equation for an SDE ("linear_splitting" for
-            linear noise, else "euler").
-        step: fixed step length, in units of the layer's time. None is adaptive steps
-            for an ODE and 0.1 for an SDE.
+            linear noise, else "euler"; with adaptive steps "sosri2").
+        step: fixed step length, in units of the layer's time, or "adaptive". None is
+            adaptive steps for an ODE and 0.1 for an SDE.
         rtol: relative tolerance; with fixed steps it only normalises error estimates.
         atol: absolute tolerance, likewise.
         adjoint: "recompute" (memory of the states alone) or "direct" (autograd through
@@ -41,7 +44,7 @@ class SolverSettings:
     """
 
     method: str | None = None
-    step: float | None = None
+    step: float | Literal["adaptive"] | None = None
     rtol: float = 1e-3
     atol: float = 1e-6
     adjoint: Literal["recompute", "direct"] = "recompute"
@@ -67,34 +70,52 @@ class SolverSettings:
                 f"method {method!r} does not solve ODEs; use one of "
                 f"{', '.join(ODE_METHODS)}"
             )
-        if self.step is None and ODE_METHODS[method].error_order is None:
-            raise ValueError(
-                f"method {method!r} cannot choose its step; give step=..., or an "
-                f"adaptive method such as {DEFAULT_ODE_METHOD!r}"
-            )
-        return replace(self, method=method)
+        return _complete(self, method, self.step or "adaptive", ODE_METHODS)
 
     def for_sde(self, default: str = DEFAULT_SDE_METHOD) -> "SolverSettings":
         """The settings with what an SDE layer fills in, `default` for the method.
 
         Raises:
-            ValueError: a method that is not for SDEs.
+            ValueError: a method that is not for SDEs, or cannot adapt its step.
         """
-        method = self.method or default
+        step = DEFAULT_SDE_STEP if self.step is None else self.step
+        usual = ADAPTIVE_SDE_METHOD if step == "adaptive" else default
+        method = self.method or usual
         if method not in SDE_METHODS:
             raise ValueError(
                 f"method {method!r} does not solve SDEs; use one of "
                 f"{', '.join(SDE_METHODS)}"
             )
-        step = DEFAULT_SDE_STEP if self.step is None else self.step
-        return replace(self, method=method, step=step)
+        return _complete(self, method, step, SDE_METHODS)
 
     def controller(self) -> PID | FixedSteps:
-        """The step controller: fixed where there is a `step`."""
-        if self.step is None:
+        """The step controller: fixed where the step is a number."""
+        if self.step is None or self.step == "adaptive":
             return PID(rtol=self.rtol, atol=self.atol)
         return FixedSteps(self.step, rtol=self.rtol, atol=self.atol)
+
+    @property
+    def steps(self) -> str:
+        """The steps in words."""
+        if self.step is None or self.step == "adaptive":
+            return f"adaptive steps, rtol={self.rtol:g}, atol={self.atol:g}"
+        return f"steps of {self.step:g}"
 
     def gradients(self) -> Recompute | Direct:
         """The adjoint object."""
         return Recompute() if self.adjoint == "recompute" else Direct()
+
+
+def _complete(
+    settings: SolverSettings,
+    method: str,
+    step: float | Literal["adaptive"],
+    methods: Mapping[str, Stepper],
+) -> SolverSettings:
+    if step == "adaptive" and methods[method].error_order is None:
+        adaptive = [name for name, m in methods.items() if m.error_order is not None]
+        raise ValueError(
+            f"method {method!r} cannot choose its step; give step=..., or an "
+            f"adaptive method: {', '.join(adaptive)}"
+        )
+    return replace(settings, method=method, step=step)

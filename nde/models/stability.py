@@ -173,7 +173,7 @@ def report(
     return StabilityReport(
         equation=equation.name,
         space=equation.space,
-        solver=f"{settings.method} at a step of {settings.step:g}",
+        solver=f"{settings.method}, {settings.steps}",
         lipschitz=largest,
         lipschitz_mean=lipschitz.mean().item(),
         sigma_least=least,

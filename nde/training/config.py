@@ -68,7 +68,7 @@ class SolverConfig(_Section):
     """How the model is solved; None leaves the choice to the model."""
 
     method: str | None = None
-    step: PositiveFloat | None = None
+    step: PositiveFloat | Literal["adaptive"] | None = None
     rtol: PositiveFloat = 1e-3
     atol: PositiveFloat = 1e-6
     adjoint: Literal["recompute", "direct"] = "recompute"

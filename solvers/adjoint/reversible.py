@@ -95,7 +95,8 @@ class Reversible:
         stored = Recompute(self.parameters)
         if plan is not None and ended_early(problem, plan):
             return stored.run(problem, plan, carry, captured)
-        tape = find_steps(replace(problem, keep=False), plan, carry)
+        stateless = replace(problem, keep=False, keep_motion=True)
+        tape = find_steps(stateless, plan, carry)
         if plan is None and bool((tape.status != Status.SUCCESS).any()):
             return stored.run(problem, plan, carry, captured)
         steps = replay_of(tape) if plan is None else plan

@@ -4,9 +4,10 @@ from nde.solvers.brownian.adapter import FromTorchsde
 from nde.solvers.brownian.area import levy_area
 from nde.solvers.brownian.bridge import BrownianBridge
 from nde.solvers.brownian.grid import BrownianGrid, fresh_seed
-from nde.solvers.brownian.increment import BrownianIncrement, Levy
+from nde.solvers.brownian.increment import BrownianIncrement, Levy, stacked
 from nde.solvers.brownian.motion import BrownianMotion
 from nde.solvers.brownian.seed import Seed
+from nde.solvers.brownian.source import NoiseSource
 from nde.solvers.brownian.tree import BrownianTree, Position
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "BrownianTree",
     "FromTorchsde",
     "Levy",
+    "NoiseSource",
     "Position",
     "Seed",
     "fresh_seed",
     "levy_area",
+    "stacked",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 # How much of a path a method needs: W; W and H; W, H and A.
@@ -33,3 +34,13 @@ class BrownianIncrement:
             None if self.levy is None else act(self.levy),
             None if self.area is None else act(self.area),
         )
+
+
+def stacked(parts: Sequence[BrownianIncrement]) -> BrownianIncrement:
+    """Increments, at least one, under one more leading axis."""
+    given = zip(*((part.w, part.levy, part.area) for part in parts), strict=True)
+    w, levy, area = (
+        None if column[0] is None else torch.stack(column) for column in given
+    )
+    assert w is not None
+    return BrownianIncrement(w, levy, area)

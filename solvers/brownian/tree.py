@@ -39,6 +39,16 @@ class Position:
     w: Tensor
     k: Tensor
 
+    def where(self, rows: Tensor, other: Position) -> Position:
+        """This in the given rows `(batch,)` or `(1,)`, in others the other."""
+        rows = rows.to(self.x.device)
+        wide = rows.unsqueeze(-1)
+        return Position(
+            torch.where(rows, self.x, other.x),
+            torch.where(wide, self.w, other.w),
+            torch.where(wide, self.k, other.k),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class BrownianTree:
@@ -106,12 +116,17 @@ class BrownianTree:
             )
         return depth
 
+    @property
+    def resolution(self) -> float:
+        """Length of a leaf, at most `tol`."""
+        return self._levels.span * 2.0 ** -self._depth()
+
     def at(self, t: Tensor) -> Position:
         """W and its integral at `t`, float64 of shape `()`, `(1,)` or `(batch,)`.
 
         Times outside [t0, t1] are taken as its ends, unasked: `increment` checks.
         """
-        x = self._fraction(t.detach()).reshape(-1)
+        x = self._fraction(t.detach().to(self._keys.device)).reshape(-1)
         value = self._values(x, self._keys)
         return Position(x.expand(self.size[0]), value[:, 0], value[:, 1])
 

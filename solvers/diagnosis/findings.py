@@ -302,6 +302,7 @@ def _noise(bill: Bill) -> Tensor:
     for y in states:
         size = y.abs()
         scaled = size / problem.tolerances.scale(size)
+        scaled = problem.term.layout.visible(scaled)
         ratio = eps * scaled.double().square().mean(dim=1).sqrt().cpu()
         ratios.append(torch.where(torch.isfinite(ratio), ratio, 0.0))
     return torch.stack(ratios).mean(dim=0)

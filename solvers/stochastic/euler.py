@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
@@ -66,9 +69,12 @@ def _lamba_em(
 ) -> StepOut:
     """Euler-Maruyama with estimates of what it neglects.
 
-    Of the drift h (f(K) - f(y)) / 2 with K = y + f h, of the noise the correction of
-    Milstein's method by a difference: elementwise along sqrt(h) g, or where the
-    diffusion is a matrix, along g W.
+    Of the drift h (f(K) - f(y)) / 2 with K = y + f h, of the noise the standard
+    deviation of what Milstein's method adds, by a difference along sqrt(h) g, or where
+    the diffusion is a matrix about that, of the sum of its columns.
+
+    Not, as is common, of the W at hand: steps chosen by their own W are steps whose
+    sum of W^2 is no longer the time they take, and the limit is not the solution.
     """
     assert inc.w is not None
     h, w = inc.dt, inc.w
@@ -76,12 +82,14 @@ def _lamba_em(
     f0, g0 = term.f(now, y), term.g(now, y)
     drifted = along(y, f0, h)
     y1 = term.moved(drifted, g0, w)
+    width = root(h)
     if term.term.matrix:
-        noise = term.product(term.g(then, y1) - g0, 0.5 * w)
+        one = torch.ones_like(w) * width
+        dg = term.g(then, term.moved(drifted, g0, one)) - g0
+        noise = term.product(dg, 0.5 * one)
     else:
-        width = root(h)
         dg = term.g(then, along(drifted, g0, width)) - g0
-        noise = term.product(dg, (w.square() - h) * (0.5 / width))
+        noise = dg * (width * math.sqrt(0.5))
     f1 = term.f(then, drifted)
     return stepped(y1, along(noise, f1 - f0, h * 0.5))
 

@@ -70,6 +70,9 @@ def _reversible_heun(
     then = clock(later(t, h), y)
     g0 = unflattened(term, flat)
     leap = term.moved(along(torch.sub(2.0 * y, twin), f0, h), g0, w)
+    if not isinstance(h, float):
+        # A row at rest does not leap.
+        leap = torch.where(h > 0.0, leap, twin)
     f1, g1 = term.f(then, leap), term.g(then, leap)
     y1 = term.moved(along(y, f0 + f1, h * 0.5), g0 + g1, 0.5 * w)
     error = along(term.product(g1 - g0, 0.5 * w), f1 - f0, h * 0.5)

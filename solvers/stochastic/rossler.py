@@ -74,7 +74,7 @@ def _sri(tableau: SRITableau) -> Take:
         for part, weight in zip(g, main, strict=True):
             y1 = term.moved(y1, part, weight)
         error = shifted(error, f, tableau.drift_error, h)
-        return stepped(y1, error, _stiffness(tableau.stiff, f, inputs, y))
+        return stepped(y1, error, _stiffness(tableau.stiff, term, f, inputs, y))
 
     return take
 
@@ -103,7 +103,7 @@ def _sra(tableau: SRATableau) -> Take:
         y1 = term.moved(shifted(y, f, tableau.alpha, h), weighted(g, tableau.beta1), w)
         y1 = y1 + error
         error = shifted(error, f, tableau.drift_error, h)
-        return stepped(y1, error, _stiffness(tableau.stiff, f, inputs, y))
+        return stepped(y1, error, _stiffness(tableau.stiff, term, f, inputs, y))
 
     return take
 
@@ -129,12 +129,13 @@ def _mixed(
 
 
 def _stiffness(
-    stiff: bool, f: list[Tensor], inputs: list[Tensor], y: Tensor
+    stiff: bool, term: BoundSDE, f: list[Tensor], inputs: list[Tensor], y: Tensor
 ) -> Tensor | None:
     """Size of df/dy, from the last two drift stages."""
     if not stiff:
         return None
-    return slope_size(f[-1] - f[-2], inputs[-1] - inputs[-2], y.dtype)
+    seen = term.layout.visible
+    return slope_size(seen(f[-1] - f[-2]), seen(inputs[-1] - inputs[-2]), y.dtype)
 
 
 _sriw1, _sra1 = _sri(SRIW1), _sra(SRA1)

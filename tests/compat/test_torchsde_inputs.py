@@ -317,3 +317,17 @@ def test_adaptive_steps_as_they_are_asked_for() -> None:
         Changed(), start(), TS, None, None, numbers, True, None, None, False, None
     )
     assert job.controller == PID(rtol=1e-2, atol=1e-3, min_step=1e-4, first_step=0.1)
+
+
+def test_s34_a_drift_that_is_lost_on_the_way() -> None:
+    def late(t: Tensor, y: Tensor) -> Tensor:
+        assert t.ndim == 0
+        return torch.where(t >= 0.5, torch.nan, -y)
+
+    with pytest.raises(SolveError, match=r"stopped at t=0\.(4[89]|5).*field"):
+        solved(Changed(f=late), adaptive=True, rtol=1e-2, atol=1e-2)
+
+
+def test_s36_a_tolerance_out_of_reach() -> None:
+    with pytest.raises(SolveError, match=r"stopped at t=.*step"):
+        solved(adaptive=True, rtol=1e-8, atol=1e-8, dt_min=1e-3)

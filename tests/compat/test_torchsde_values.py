@@ -272,3 +272,61 @@ def test_the_seed_of_torch_gives_the_path() -> None:
         paths.append(compat.sdeint(sde, start(), TS, dt=DT))
     assert torch.equal(paths[0], paths[1])
     assert not torch.allclose(paths[0], paths[2])
+
+
+@pytest.mark.parametrize("make", [torchsde, compat])
+@pytest.mark.parametrize(
+    ("method", "kind", "noise"),
+    [
+        ("euler", "ito", "diagonal"),
+        ("srk", "ito", "scalar"),
+        ("midpoint", "stratonovich", "general"),
+        ("reversible_heun", "stratonovich", "diagonal"),
+    ],
+)
+def test_adaptive_steps(make: Any, method: str, kind: str, noise: str) -> None:
+    """Nearer to fine fixed steps along the same motion as the tolerance shrinks."""
+    sde = Equation(noise, kind)
+    motion = make.BrownianInterval(
+        t0=0.0,
+        t1=1.0,
+        size=(BATCH, motions(noise)),
+        entropy=3,
+        levy_area_approximation="space-time",
+        **F64,
+    )
+    exact = compat.sdeint(sde, start(), TS, bm=motion, method=method, dt=2.0**-9)
+    errors = []
+    for tol in (1e-1, 1e-3):
+        got = compat.sdeint(
+            sde,
+            start(),
+            TS,
+            bm=motion,
+            method=method,
+            dt=0.25,
+            adaptive=True,
+            rtol=tol,
+            atol=tol,
+        )
+        errors.append(float((got - exact).detach().square().mean().sqrt()))
+    assert 0 < errors[1] < 0.4 * errors[0]
+
+
+def test_adaptive_gradients() -> None:
+    sde = Equation("diagonal", "ito")
+    got = []
+    for function in (compat.sdeint, compat.sdeint_adjoint):
+        motion = compat.BrownianInterval(
+            t0=0.0,
+            t1=1.0,
+            size=(BATCH, motions("diagonal")),
+            entropy=3,
+            levy_area_approximation="space-time",
+            **F64,
+        )
+        ys = function(sde, start(), TS, bm=motion, method="srk", adaptive=True, dt=0.1)
+        got.append(torch.autograd.grad(ys.square().sum(), list(sde.parameters())))
+    for one, other in zip(*got, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

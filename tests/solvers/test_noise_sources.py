@@ -65,8 +65,8 @@ def test_refusals(f64: KIND) -> None:
             end(WALK, y0, 0.1, tree(size, f64), method="euler")
     with pytest.raises(ValueError, match=r"motion covers \[0.0, 0.5\].*1.0"):
         end(WALK, y0, 0.1, tree((4, 2), f64, t1=0.5), method="euler")
-    with pytest.raises(TypeError, match="noise must be BrownianGrid"):
-        end(WALK, y0, 0.1, 7, method="euler")
+    with pytest.raises(TypeError, match="noise must be a seed, BrownianGrid"):
+        end(WALK, y0, 0.1, "7", method="euler")
 
 
 def test_a_grid_draws_the_same_path_with_areas(f64: KIND) -> None:

@@ -21,6 +21,7 @@ from nde.solvers.adjoint import Adjoint
 from nde.solvers.brownian import BrownianMotion, FromTorchsde
 from nde.solvers.failure import CAUSE, FIX
 from nde.solvers.stochastic import StochasticMethod
+from nde.solvers.stochastic.euler import EULER, LAMBA_EM
 
 # Steps of a solve.
 MAX_STEPS = 10_000_000
@@ -57,7 +58,9 @@ def sdeint(
             default one seeded from torch's generator.
         method: "srk" for Ito, "euler" if noise is general, else "midpoint" by default.
         dt: no step is longer; with `adaptive` the first one.
-        rtol, atol, dt_min: of adaptive steps.
+        rtol, atol: of adaptive steps, one step for the whole batch, judged by what the
+            method neglects, not by halving it; for "euler" as `lamba_em` does.
+        dt_min: an adaptive step of this length that errs too much ends the solve.
         options: `{"grad_free": True}` for milstein.
         names: what the methods are called, under the keys of `equation.ROLES`.
         logqp: also compare with the drift `h` of a prior.
@@ -118,6 +121,8 @@ class Job:
                 method=method,
                 controller=self.controller,
                 adjoint=adjoint,
+                # One time for all, as the functions of torchsde take it.
+                batch="shared" if isinstance(self.controller, PID) else "per_sample",
                 noise=self.noise,
                 max_steps=MAX_STEPS,
             )
@@ -170,6 +175,8 @@ def prepare(
         equation = with_divergence(equation)
         y0 = torch.cat([y0, y0.new_zeros(len(y0), 1)], dim=1)
     found = chosen_method(method, equation.noise, equation.interpretation, options)
+    if adaptive and found is EULER:
+        found = LAMBA_EM
     if noise is not None:
         noise = _fitting(noise, bm, equation, found, y0, times, logqp)
         times = times.double().clamp(noise.t0, noise.t1)

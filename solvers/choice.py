@@ -1,0 +1,170 @@
+"""Which options of a solve go together: method, term, controller, noise, events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import Tensor
+
+from nde.solvers.adjoint import Backsolve, Direct, Recompute, Reversible
+from nde.solvers.brownian import BrownianGrid, NoiseSource
+from nde.solvers.brownian.seed import check_seed
+from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
+from nde.solvers.methods import (
+    MULTISTEP_METHODS,
+    ODE_METHODS,
+    SDE_METHODS,
+    method_named,
+)
+from nde.solvers.state import Structure
+from nde.solvers.stepper import Stepper
+from nde.solvers.stochastic import StochasticMethod
+from nde.solvers.term import ODETerm, SDETerm, Term
+from nde.solvers.watch import Event
+
+
+def check_options(
+    controller: object,
+    adjoint: object,
+    batch: object,
+    max_steps: object,
+    max_events: object,
+) -> None:
+    """Refuse options that are none. Raises TypeError or ValueError naming one."""
+    if not isinstance(controller, (PID, FixedSteps, StepTo)):
+        raise TypeError(
+            "controller must be PID(...), FixedSteps(step) or StepTo(times), got "
+            f"{controller!r}"
+        )
+    if not isinstance(adjoint, (Direct, Recompute, Reversible, Backsolve)):
+        raise TypeError(
+            "adjoint must be Recompute(), Direct(), Reversible() or Backsolve(), got "
+            f"{adjoint!r}"
+        )
+    if batch not in ("per_sample", "shared"):
+        raise ValueError(f"batch must be 'per_sample' or 'shared', got {batch!r}")
+    for name, value in (("max_steps", max_steps), ("max_events", max_events)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def check_restarts(stepper: Stepper, controller: Controller) -> None:
+    """Raises ValueError for jumps under a method that remembers steps before them."""
+    if controller.jump_t is not None and stepper.name in MULTISTEP_METHODS:
+        raise ValueError(
+            f"method {stepper.name!r} goes on from steps before a jump; use a "
+            "Runge-Kutta method with jump_t"
+        )
+
+
+def checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
+    """The events, where they are some. Raises TypeError or ValueError."""
+    if isinstance(events, Event) or not isinstance(events, Sequence):
+        raise TypeError(f"events must be a list of Event(...), got {events!r}")
+    for number, event in enumerate(events):
+        if not isinstance(event, Event):
+            raise TypeError(f"events[{number}] must be Event(...), got {event!r}")
+    if events and not stepper.has_interpolant:
+        raise ValueError(
+            f"events are located on interpolants, and method {stepper.name!r} has none"
+        )
+    return tuple(events)
+
+
+def chosen_stepper(
+    term: Term,
+    method: object,
+    controller: Controller,
+    noise: NoiseSource | None,
+) -> Stepper:
+    """The method asked for, fit for its term, controller and noise.
+
+    Raises TypeError or ValueError where it is not.
+    """
+    if isinstance(term, ODETerm):
+        if noise is not None:
+            raise ValueError("noise is for an SDETerm; an ODETerm has none")
+        stepper = (
+            cast(Stepper, method)
+            if hasattr(method, "step")
+            else method_named(method, ODE_METHODS, "an ODETerm")
+        )
+        if isinstance(controller, PID):
+            _check_adaptive(stepper, ODE_METHODS)
+        return stepper
+    sde_stepper = (
+        method
+        if isinstance(method, StochasticMethod)
+        else SDE_METHODS[method_named(method, SDE_METHODS, "an SDETerm").name]
+    )
+    _check_fit(sde_stepper, term)
+    if isinstance(controller, PID):
+        _check_adaptive(sde_stepper, SDE_METHODS)
+    _check_noise(noise, controller)
+    return sde_stepper
+
+
+def _check_adaptive(stepper: Stepper, methods: Mapping[str, Stepper]) -> None:
+    if stepper.error_order is None:
+        adaptive = [name for name, m in methods.items() if m.error_order is not None]
+        raise ValueError(
+            f"method {stepper.name!r} has no error estimate to adapt steps by; pass "
+            f"controller=FixedSteps(step), or a method of {', '.join(adaptive)}"
+        )
+
+
+def _check_noise(noise: object, controller: Controller) -> None:
+    if noise is None:
+        return
+    if isinstance(noise, (int, Tensor)):
+        check_seed(noise)
+        return
+    if isinstance(noise, BrownianGrid):
+        if isinstance(controller, PID):
+            raise ValueError(
+                "noise is a BrownianGrid, which needs steps that are known beforehand, "
+                "but PID finds them; pass noise=seed or BrownianTree(...), or "
+                "controller=FixedSteps(step)"
+            )
+        return
+    if not all(hasattr(noise, name) for name in ("increment", "size", "t0", "t1")):
+        raise TypeError(
+            "noise must be a seed, BrownianGrid(seed), BrownianTree(...) or another "
+            f"motion with increment(ta, tb, levy), size, t0 and t1, got {noise!r}"
+        )
+
+
+def check_mixing(term: SDETerm, structure: Structure) -> None:
+    """Raises ValueError for a mixing of other rows than the state has entries."""
+    mixing = term.mixing
+    if mixing is None or term.matrix or mixing.shape[0] == structure.width:
+        return
+    raise ValueError(
+        f"mixing has {mixing.shape[0]} rows for a state of {structure.width} entries; "
+        "diagonal noise has a Brownian motion, and so a row, for each"
+    )
+
+
+def _check_fit(method: StochasticMethod, term: SDETerm) -> None:
+    """Refuse a method that does not converge to the solution of a term."""
+    same = term.interpretation in method.interpretations or term.noise == "additive"
+    if same and term.noise in method.noises:
+        return
+    fits = [
+        name
+        for name, other in SDE_METHODS.items()
+        if term.noise in other.noises
+        and (term.interpretation in other.interpretations or term.noise == "additive")
+    ]
+    if not same:
+        raise ValueError(
+            f"method {method.name!r} converges to the "
+            f"{' or '.join(method.interpretations)} solution, the term is "
+            f"{term.interpretation}; use method {', '.join(fits)}, or convert the term "
+            f"by term.to({method.interpretations[0]!r})"
+        )
+    raise ValueError(
+        f"method {method.name!r} is for noise that is {' or '.join(method.noises)}, "
+        f"the term has {term.noise} noise; use method {', '.join(fits)}"
+    )

@@ -1,0 +1,152 @@
+"""Brownian motion along steps that are found one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nde.solvers.bound import BoundSDE
+from nde.solvers.brownian import (
+    BrownianBridge,
+    BrownianGrid,
+    BrownianIncrement,
+    BrownianMotion,
+    BrownianTree,
+    Levy,
+    NoiseSource,
+    Seed,
+    fresh_seed,
+)
+from nde.solvers.controller import PID
+from nde.solvers.problem import Problem
+from nde.solvers.schedule import check_size
+from nde.solvers.stochastic import StochasticMethod
+from nde.solvers.types import Increment
+
+# The shortest step of a default tree, as a fraction of its span.
+_FINEST = 2.0**-20
+
+
+def driven(problem: Problem, noise: NoiseSource | None) -> Problem:
+    """A problem whose steps are adapted along a Brownian motion.
+
+    Its steps are no shorter than what a tree resolves.
+
+    Raises ValueError if the motion does not fit.
+    """
+    term, controller = problem.term, problem.controller
+    assert isinstance(term, BoundSDE) and isinstance(controller, PID)
+    shape = term.noise_shape
+    if noise is None or isinstance(noise, (int, Tensor)):
+        seed = fresh_seed() if noise is None else noise
+        noise = _tree(problem, seed, shape)
+    assert not isinstance(noise, BrownianGrid), "refused by `solve`"
+    check_size(noise, shape)
+    if isinstance(noise, (BrownianTree, BrownianBridge)):
+        if isinstance(noise, BrownianBridge):
+            _check_graph(noise)
+        tree = noise.tree if isinstance(noise, BrownianBridge) else noise
+        if problem.rows:
+            tree.ends(problem.t0, problem.t1)
+        least = max(controller.min_step, tree.resolution)
+        longest = max(controller.max_step, least)
+        controller = replace(controller, min_step=least, max_step=longest)
+    elif problem.rows != 1:
+        raise ValueError(
+            f"noise ({type(noise).__name__}) is asked for one step of the whole batch "
+            "after another, but adaptive steps are each sample's own; pass a "
+            "BrownianTree or a seed, or batch='shared'"
+        )
+    return replace(problem, noise=noise, controller=controller)
+
+
+def _tree(problem: Problem, seed: Seed, shape: tuple[int, int]) -> BrownianTree:
+    """The motion of a solve that was given a seed."""
+    t0, t1 = 0.0, 1.0
+    if problem.rows:
+        t0, t1 = float(problem.t0.min()), float(problem.t1.max())
+    # Where no sample has a way to go.
+    t1 = t1 if t1 > t0 else t0 + 1.0
+    return BrownianTree(
+        seed,
+        t0,
+        t1,
+        shape,
+        dtype=problem.y0.dtype,
+        device=problem.y0.device,
+        tol=(t1 - t0) * _FINEST,
+    )
+
+
+def _check_graph(bridge: BrownianBridge) -> None:
+    ends = (bridge.w, bridge.h)
+    graph = any(end is not None and end.requires_grad for end in ends)
+    if graph and torch.is_grad_enabled():
+        raise ValueError(
+            "noise is a BrownianBridge whose w or h requires grad, and adaptive steps "
+            "lose it; give the steps and solve with adjoint=Direct(), or detach them"
+        )
+
+
+class Drive:
+    """The motion of a problem, from where its rows stand."""
+
+    def __init__(self, problem: Problem) -> None:
+        term, stepper, noise = problem.term, problem.stepper, problem.noise
+        assert isinstance(term, BoundSDE) and isinstance(stepper, StochasticMethod)
+        assert noise is not None
+        self._term, self._like = term, problem.y0
+        self._levy = stepper.asks(term.noise)
+        self._walk = _walk(noise, problem.t0)
+
+    def over(self, end: Tensor, inc: Increment) -> Increment:
+        """An increment of time with the motion from where the rows are to `end`."""
+        moved = self._term.driven(self._walk.to(end, self._levy).map(self._fitted))
+        return replace(inc, w=moved.w, levy=moved.levy, area=moved.area)
+
+    def advance(self, accept: Tensor | None = None) -> None:
+        """Move the rows, all by default, to the end that was last asked for."""
+        self._walk.advance(accept)
+
+    def _fitted(self, part: Tensor) -> Tensor:
+        return part.to(device=self._like.device, dtype=self._like.dtype)
+
+
+class _Placed:
+    """Along a motion that has positions: each time is looked up once."""
+
+    def __init__(self, noise: BrownianTree | BrownianBridge, t: Tensor) -> None:
+        self._noise = noise
+        self._here = self._there = noise.at(t)
+
+    def to(self, end: Tensor, levy: Levy) -> BrownianIncrement:
+        self._there = self._noise.at(end)
+        return self._noise.between(self._here, self._there, levy)
+
+    def advance(self, accept: Tensor | None) -> None:
+        there = self._there
+        self._here = there if accept is None else there.where(accept, self._here)
+
+
+class _Asked:
+    """Along a motion that knows one time for all."""
+
+    def __init__(self, noise: BrownianMotion, t: Tensor) -> None:
+        self._noise = noise
+        self._here = self._there = float(t[0])
+
+    def to(self, end: Tensor, levy: Levy) -> BrownianIncrement:
+        self._there = float(end[0])
+        return self._noise.increment(self._here, self._there, levy)
+
+    def advance(self, accept: Tensor | None) -> None:
+        if accept is None or bool(accept):
+            self._here = self._there
+
+
+def _walk(noise: BrownianMotion, t: Tensor) -> _Placed | _Asked:
+    if isinstance(noise, (BrownianTree, BrownianBridge)):
+        return _Placed(noise, t)
+    return _Asked(noise, t)

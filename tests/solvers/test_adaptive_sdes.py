@@ -1,0 +1,99 @@
+"""Adaptive steps along a Brownian path converge to the right limits."""
+
+import pytest
+import torch
+from fine_path import tree
+from problems import KIND
+from torch import Tensor
+
+from nde.solvers import PID, SDE_METHODS, SDETerm, solve
+
+
+def adaptive(kind: str, noise: str) -> list[str]:
+    return [
+        name
+        for name, method in SDE_METHODS.items()
+        if method.error_order is not None
+        and kind in method.interpretations
+        and noise in method.noises
+    ]
+
+
+def root_mean_square(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+MU, SIGMA = 0.5, 0.8
+
+
+def growth_error(name: str, kind: str, rtol: float, f64: KIND) -> tuple[float, Tensor]:
+    """Of geometric Brownian motion at four times, and its steps."""
+    term = SDETerm(lambda t, y: MU * y, lambda t, y: SIGMA * y, interpretation=kind)
+    noise = tree(200, 1, f64)
+    ts = torch.linspace(0, 1, 4, **f64)
+    sol = solve(
+        term,
+        torch.ones(200, 1, **f64),
+        ts,
+        method=name,
+        controller=PID(rtol, rtol),
+        noise=noise,
+    )
+    w = torch.stack([noise.increment(0.0, t).w for t in ts.tolist()], dim=1)
+    mean = MU - (SIGMA**2 / 2 if kind == "ito" else 0.0)
+    exact = torch.exp(mean * ts[:, None] + SIGMA * w)
+    return root_mean_square(sol.ys - exact), sol.stats.accepted.double()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, m) for k in ("ito", "stratonovich") for m in adaptive(k, "diagonal")],
+)
+def test_geometric_brownian_motion(kind: str, name: str, f64: KIND) -> None:
+    """The error of fixed steps of that number, or less, and shrinking with them."""
+    coarse, few = growth_error(name, kind, 1e-1, f64)
+    fine, many = growth_error(name, kind, 3e-3, f64)
+    assert many.mean() > 2.5 * few.mean()
+    order = SDE_METHODS[name].orders.get("diagonal", 0.5)
+    assert fine < coarse * float(few.mean() / many.mean()) ** (0.75 * order)
+
+
+def swirl(t: Tensor, y: Tensor) -> Tensor:
+    """dy_1 = dW_1 and dy_2 = y_1 dW_2, whose fields do not commute."""
+    one, x = torch.ones_like(y[:, 0]), y[:, 0]
+    none = torch.zeros_like(x)
+    return torch.stack([torch.stack([one, none], 1), torch.stack([none, x], 1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, m) for k in ("ito", "stratonovich") for m in adaptive(k, "general")],
+)
+def test_noise_that_does_not_commute(kind: str, name: str, f64: KIND) -> None:
+    """Ito and Stratonovich forms are the same: int W_1 dW_2, from a fine grid."""
+    noise, steps = tree(400, 2, f64, seed=11), 2**11
+    t = torch.arange(steps, **f64) / steps
+    w = noise.increments(t, torch.full_like(t, 1 / steps), "none").w
+    left = w.cumsum(0) - w
+    want = ((left + w / 2)[:, :, 0] * w[:, :, 1]).sum(0)
+    term = SDETerm(
+        lambda t, y: torch.zeros_like(y),
+        swirl,
+        noise="general",
+        noise_dim=2,
+        interpretation=kind,
+    )
+    errors = []
+    for rtol in (1e-1, 1e-2, 2e-3):
+        sol = solve(
+            term,
+            torch.zeros(400, 2, **f64),
+            torch.tensor([0.0, 1.0], **f64),
+            method=name,
+            controller=PID(rtol, rtol),
+            noise=noise,
+        )
+        errors.append(sol.final[:, 1] - want)
+    sizes = [root_mean_square(e) for e in errors]
+    assert sizes[2] < 0.7 * sizes[1] < 0.5 * sizes[0]
+    assert abs(float(errors[2].mean())) < 4 * sizes[2] / 400**0.5
