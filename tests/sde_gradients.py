@@ -91,16 +91,22 @@ def found(
     **options: object,
 ) -> list[Tensor]:
     """Gradients in y0, args, a closure's tensor and the parameters."""
-    y0, args = y0.clone().requires_grad_(), torch.full_like(y0, 0.3).requires_grad_()
+    y0, args = (
+        y0.clone().requires_grad_(),
+        torch.full_like(y0[:1], 0.3).requires_grad_(),
+    )
     sol = solve(
         net.term,
         y0,
         torch.as_tensor(ts, dtype=torch.float64, device=y0.device),
-        controller=FixedSteps(step),
         adjoint=adjoint,
         args=args,
-        noise=net.path(),
-        **{"method": "reversible_heun", **options},
+        **{
+            "method": "reversible_heun",
+            "controller": FixedSteps(step),
+            "noise": net.path(),
+            **options,
+        },
     )
     return list(
         torch.autograd.grad(loss(sol), (y0, args, net.shift, net.rate, net.size))

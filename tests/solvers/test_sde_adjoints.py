@@ -21,6 +21,7 @@ from sde_gradients import (
 from torch import Tensor
 
 from nde.solvers import (
+    PID,
     Backsolve,
     BrownianGrid,
     BrownianTree,
@@ -43,6 +44,46 @@ def test_reversible_equals_direct(kind: str, times: str, f64: KIND) -> None:
         warnings.simplefilter("error")
         back = found(net, y0, Reversible(), ts=ts, **options)
     assert_same(back, found(net, y0, Direct(), ts=ts, **options), rtol=1e-10)
+
+
+@pytest.mark.parametrize("times", ["common", "own", "shared", "single"])
+@pytest.mark.parametrize("kind", ["diagonal", "scalar", "general mixed"])
+def test_reversible_with_adaptive_steps(kind: str, times: str, f64: KIND) -> None:
+    """And a divergence from a prior, whose columns go back with the state."""
+    net = Scaled(kind, **f64)
+    net.term = replace(net.term, prior=lambda t, y, args: net.rate * y)
+    y0 = normal((1 if times == "single" else BATCH, 2), 1, **f64)
+    options = {
+        "ts": TIMES.get(times, TIMES["common"]),
+        "controller": PID(rtol=1e-2, atol=1e-3),
+        "noise": 7,
+        "loss": lambda sol: everything(sol) + sol.path_kl.tanh().sum(),
+        "batch": "shared" if times == "shared" else "per_sample",
+        "paths": None if times == "own" else 2,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = found(net, y0, Reversible(), **options)
+    assert_same(back, found(net, y0, Direct(), **options), rtol=1e-10)
+
+
+def test_backsolve_with_adaptive_steps(f64: KIND) -> None:
+    net, y0 = Scaled("diagonal", **f64), normal((BATCH, 2), 1, **f64)
+    apart = []
+    for rtol in (1e-1, 1e-2, 1e-3):
+        options = {
+            "ts": TIMES["own"],
+            "controller": PID(rtol=rtol, atol=rtol / 10),
+            "noise": 7,
+            "method": "heun",
+        }
+        pair = [
+            found(net, y0, adjoint, loss=outputs, **options)
+            for adjoint in (Backsolve(), Direct())
+        ]
+        back, direct = (torch.cat([x.flatten() for x in grads]) for grads in pair)
+        apart.append(float((back - direct).norm() / direct.norm()))
+    assert 0.0 < apart[2] < 0.2 * apart[0] and apart[2] < 2e-3, apart
 
 
 @pytest.mark.parametrize("given", ["drawn", "whole", "single"])
