@@ -154,7 +154,7 @@ def test_reversible_against_finite_differences(f64: KIND) -> None:
     check_inputs(loss, (normal((BATCH, 2), 1, **f64), normal((BATCH, 2), 2, **f64)))
 
 
-@pytest.mark.parametrize("times", ["common", "own"])
+@pytest.mark.parametrize("times", ["common", "own", "adaptive"])
 @pytest.mark.parametrize("adjoint", [Reversible(), Backsolve()])
 def test_a_failing_sample_spoils_no_gradient(
     adjoint: object, times: str, f64: KIND
@@ -163,6 +163,7 @@ def test_a_failing_sample_spoils_no_gradient(
     rate = torch.tensor(0.9, **f64, requires_grad=True)
     ts = torch.tensor([0.0, 0.25, 1.0], **f64)
     ts = ts.repeat(3, 1) if times == "own" else ts
+    controller = PID(1e-3, 1e-4) if times == "adaptive" else FixedSteps(STEP)
     term = SDETerm(
         lambda t, y: rate * y.sqrt() * y * column(t).exp(),
         lambda t, y: 0.1 * y,
@@ -176,7 +177,7 @@ def test_a_failing_sample_spoils_no_gradient(
             y0,
             ts,
             method="reversible_heun",
-            controller=FixedSteps(STEP),
+            controller=controller,
             adjoint=adjoint,
             noise=BrownianTree(2, 0.0, 1.0, (3, 1), **f64),
             throw=False,
