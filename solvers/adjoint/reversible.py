@@ -50,9 +50,11 @@ class Reversible:
     but for rounding, which grows where the equation contracts; one warning is given if
     the walk misses y0 by more than the square root of the precision. For dy = -y dt +
     0.1 dB in steps of 1/128, errors of gradients were below 1e-12 over 10 units of time
-    in float64 and 2e-6 over 5 in float32, and reached 1e-4 over 20 and 10. Where samples fail
-    (`throw=False`), whose states may not come back, the solve is that of `Recompute`,
-    memory included. Not with `jump_t`, where the method begins anew.
+    in float64 and 2e-6 over 5 in float32, and reached 1e-4 over 20 and 10.
+
+    Where samples fail (`throw=False`), whose states may not come back, the solve is
+    that of `Recompute`, memory included. Not with `jump_t`, where the method begins
+    anew.
 
     Kidger, Foster, Li and Lyons, *Efficient and accurate gradients for neural SDEs*
     (2021), algorithms 1 and 2. Tensors that get gradients: as for `Recompute`.
