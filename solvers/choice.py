@@ -8,7 +8,12 @@ from typing import cast
 from torch import Tensor
 
 from nde.solvers.adjoint import Backsolve, Direct, Recompute, Reversible
-from nde.solvers.brownian import BrownianGrid, NoiseSource
+from nde.solvers.brownian import (
+    BrownianBridge,
+    BrownianGrid,
+    BrownianTree,
+    NoiseSource,
+)
 from nde.solvers.brownian.seed import check_seed
 from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
 from nde.solvers.methods import (
@@ -47,6 +52,22 @@ def check_options(
     for name, value in (("max_steps", max_steps), ("max_events", max_events)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+def check_dense(stepper: Stepper, noise: NoiseSource | None) -> None:
+    """Raises ValueError if a solve could not be read between its steps."""
+    between = isinstance(stepper, StochasticMethod) and stepper.reads_between
+    if not (stepper.has_interpolant or between):
+        raise ValueError(
+            f"dense=True is to read inside of steps, which method {stepper.name!r} has "
+            "no way to; put the times in ts or probe_times"
+        )
+    known = (int, Tensor, BrownianTree, BrownianBridge)
+    if noise is not None and not isinstance(noise, known):
+        raise ValueError(
+            f"dense=True asks the Brownian motion about any time, which noise "
+            f"({type(noise).__name__}) does not tell; pass a seed or a BrownianTree"
+        )
 
 
 def check_restarts(stepper: Stepper, controller: Controller) -> None:

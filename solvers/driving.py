@@ -29,21 +29,31 @@ from nde.solvers.types import Increment
 _FINEST = 2.0**-20
 
 
-def driven(problem: Problem, noise: NoiseSource | None) -> Problem:
-    """A problem whose steps are adapted along a Brownian motion.
+def motion_of(
+    problem: Problem, source: NoiseSource | None
+) -> BrownianGrid | BrownianMotion:
+    """The motion of a problem: that given, or made of a seed.
 
-    Its steps are no shorter than what a tree resolves.
+    A grid where steps are known beforehand and nothing else is asked for.
+    """
+    if source is None:
+        source = fresh_seed()
+    if not isinstance(source, (int, Tensor)):
+        return source
+    if isinstance(problem.controller, PID) or problem.dense:
+        return tree_of(problem, source)
+    return BrownianGrid(source)
+
+
+def finely(problem: Problem) -> Problem:
+    """A problem that adapts its steps, none shorter than its motion resolves.
 
     Raises ValueError if the motion does not fit.
     """
-    term, controller = problem.term, problem.controller
+    term, controller, noise = problem.term, problem.controller, problem.noise
     assert isinstance(term, BoundSDE) and isinstance(controller, PID)
-    shape = term.noise_shape
-    if noise is None or isinstance(noise, (int, Tensor)):
-        seed = fresh_seed() if noise is None else noise
-        noise = _tree(problem, seed, shape)
-    assert not isinstance(noise, BrownianGrid), "refused by `solve`"
-    check_size(noise, shape)
+    assert noise is not None and not isinstance(noise, BrownianGrid)
+    check_size(noise, term.noise_shape)
     if isinstance(noise, (BrownianTree, BrownianBridge)):
         if isinstance(noise, BrownianBridge):
             _check_graph(noise)
@@ -59,11 +69,12 @@ def driven(problem: Problem, noise: NoiseSource | None) -> Problem:
             "after another, but adaptive steps are each sample's own; pass a "
             "BrownianTree or a seed, or batch='shared'"
         )
-    return replace(problem, noise=noise, controller=controller)
+    return replace(problem, controller=controller)
 
 
-def _tree(problem: Problem, seed: Seed, shape: tuple[int, int]) -> BrownianTree:
+def tree_of(problem: Problem, seed: Seed) -> BrownianTree:
     """The motion of a solve that was given a seed."""
+    assert isinstance(problem.term, BoundSDE)
     t0, t1 = 0.0, 1.0
     if problem.rows:
         t0, t1 = float(problem.t0.min()), float(problem.t1.max())
@@ -73,7 +84,7 @@ def _tree(problem: Problem, seed: Seed, shape: tuple[int, int]) -> BrownianTree:
         seed,
         t0,
         t1,
-        shape,
+        problem.term.noise_shape,
         dtype=problem.y0.dtype,
         device=problem.y0.device,
         tol=(t1 - t0) * _FINEST,
@@ -90,28 +101,47 @@ def _check_graph(bridge: BrownianBridge) -> None:
         )
 
 
+def motion_between(problem: Problem, start: Tensor, end: Tensor) -> BrownianIncrement:
+    """What drives the steps of a problem between times `(rows,)`, whose motion has
+    positions."""
+    term, noise = problem.term, problem.noise
+    assert isinstance(term, BoundSDE)
+    assert isinstance(noise, (BrownianTree, BrownianBridge))
+    moved = noise.between(noise.at(start), noise.at(end), _asked(problem))
+    return _fitted(problem, moved)
+
+
+def _asked(problem: Problem) -> Levy:
+    """What the method asks for."""
+    term, stepper = problem.term, problem.stepper
+    assert isinstance(term, BoundSDE) and isinstance(stepper, StochasticMethod)
+    return stepper.asks(term.noise)
+
+
+def _fitted(problem: Problem, moved: BrownianIncrement) -> BrownianIncrement:
+    """What drives the steps, from what the motion did."""
+    term, y = problem.term, problem.y0
+    assert isinstance(term, BoundSDE)
+    return term.driven(moved.map(lambda part: part.to(device=y.device, dtype=y.dtype)))
+
+
 class Drive:
     """The motion of a problem, from where its rows stand."""
 
     def __init__(self, problem: Problem) -> None:
-        term, stepper, noise = problem.term, problem.stepper, problem.noise
-        assert isinstance(term, BoundSDE) and isinstance(stepper, StochasticMethod)
-        assert noise is not None
-        self._term, self._like = term, problem.y0
-        self._levy = stepper.asks(term.noise)
-        self._walk = _walk(noise, problem.t0)
+        assert problem.noise is not None
+        assert not isinstance(problem.noise, BrownianGrid)
+        self._problem, self._levy = problem, _asked(problem)
+        self._walk = _walk(problem.noise, problem.t0)
 
     def over(self, end: Tensor, inc: Increment) -> Increment:
         """An increment of time with the motion from where the rows are to `end`."""
-        moved = self._term.driven(self._walk.to(end, self._levy).map(self._fitted))
+        moved = _fitted(self._problem, self._walk.to(end, self._levy))
         return replace(inc, w=moved.w, levy=moved.levy, area=moved.area)
 
     def advance(self, accept: Tensor | None = None) -> None:
         """Move the rows, all by default, to the end that was last asked for."""
         self._walk.advance(accept)
-
-    def _fitted(self, part: Tensor) -> Tensor:
-        return part.to(device=self._like.device, dtype=self._like.dtype)
 
 
 class _Placed:

@@ -12,10 +12,10 @@ from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.bound import BoundSDE, bind
-from nde.solvers.brownian import BrownianGrid, NoiseSource, fresh_seed
+from nde.solvers.brownian import NoiseSource
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
-from nde.solvers.driving import driven
+from nde.solvers.driving import finely, motion_of
 from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
@@ -126,9 +126,11 @@ def run(
         observer=setup.observer,
     )
     # A grid or a motion that is refused is so before the field is called.
+    if isinstance(term, BoundSDE):
+        problem = replace(problem, noise=motion_of(problem, setup.noise))
     plan = _plan(setup, problem) if setup.fixed else None
     if plan is None and isinstance(term, BoundSDE):
-        problem = driven(problem, setup.noise)
+        problem = finely(problem)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
         begun = moving_start(problem, moving[:, 0]) if graph else problem
@@ -158,12 +160,7 @@ def run(
 
 def _plan(setup: Setup, problem: Problem) -> Schedule:
     """The steps of a fixed grid, with their noise."""
-    noise = setup.noise
-    if isinstance(problem.term, BoundSDE) and noise is None:
-        noise = fresh_seed()
-    if isinstance(noise, (int, Tensor)):
-        noise = BrownianGrid(noise)
-    plan = fixed_grid(problem, noise)
+    plan = fixed_grid(problem, problem.noise)
     moved = plan.noise
     if moved is not None and not isinstance(setup.adjoint, Direct):
         parts = (moved.w, moved.levy)

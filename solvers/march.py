@@ -141,7 +141,7 @@ def _slots(
     problem: Problem, plan: Schedule, taken: Tensor, step: Tensor, row: Tensor
 ) -> Tensor:
     """Entries inside which something is read."""
-    if problem.dense and problem.interpolates:
+    if problem.dense:
         return torch.arange(step.numel(), device=step.device)
     edges = plan.t + plan.h if problem.interpolates else plan.t
     edges = edges.masked_fill(~taken, torch.inf).t().contiguous()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.bound import Bound
-from nde.solvers.brownian.motion import BrownianMotion
+from nde.solvers.brownian import BrownianGrid, BrownianMotion
 from nde.solvers.controller import Controller
 from nde.solvers.stages import Stages
 from nde.solvers.stepper import Stepper
@@ -26,11 +26,11 @@ class Problem:
     `t0 (rows,)` to `t1 (rows,)`, float64. `reads (rows, reads)` are the times where the
     solution is wanted; `y0 (rows, dim)`. `dense` keeps the interpolant of every step;
     `keep` keeps the states of accepted steps, which a replay needs, and their Brownian
-    motion; `keep_motion` that alone. `stops` are times
-    inside to land on, `grid (rows, k)` those of `StepTo`, `watch` the events. `common`
-    if all rows take the same steps, known beforehand: then the field sees one time for
-    all. `noise` is the Brownian motion along adaptive steps; on a grid it is drawn
-    beforehand. `observer` is told of the steps.
+    motion; `keep_motion` that alone. `stops` are times inside to land on,
+    `grid (rows, k)` those of `StepTo`, `watch` the events. `common` if all rows take
+    the same steps, known beforehand: then the field sees one time for all. `noise` is
+    the Brownian motion of an SDE; the steps of a grid have theirs in its schedule.
+    `observer` is told of the steps.
     """
 
     term: Bound
@@ -48,7 +48,7 @@ class Problem:
     grid: Tensor | None = None
     watch: Watch | None = None
     common: bool = False
-    noise: BrownianMotion | None = None
+    noise: BrownianGrid | BrownianMotion | None = None
     keep_motion: bool = False
     observer: Observer | None = None
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers import dense
+from nde.solvers.between import read_between
 from nde.solvers.bound import BoundSDE
 from nde.solvers.brownian import BrownianGrid, fresh_seed
 from nde.solvers.diagnosis import Explanation, explain
@@ -78,13 +79,19 @@ class Solution:
         """The solution at times `t`, inside the interval, differentiable, also in t.
 
         `t (k,)` for all samples or `(batch, k)`: leaves `(batch, k, ...)`. `as_path`
-        gives one time of each sample. Raises ValueError without `dense=True`, or
-        outside the interval.
+        gives one time of each sample. An SDE is read by a shorter step from the start
+        of the one that holds t, along the same Brownian path, and not differentiable in
+        t. Raises ValueError without `dense=True`, or outside the interval.
         """
         return _unflatten(self._layout, _joined(self.runs, self._times(t), _path))
 
     def derivative(self, t: Tensor) -> State:
-        """The solution's time derivative at `t`, as `evaluate`."""
+        """The solution's time derivative at `t`, as `evaluate`.
+
+        Raises ValueError for an SDE, whose paths have none.
+        """
+        if isinstance(self.runs[0].problem.term, BoundSDE):
+            raise ValueError("the path of an SDE has no derivative in time")
         layout, times = self._layout, self._times(t)
         slope = _joined(self.runs, times, _slope)
         return _unflatten(layout, -slope if layout.reverse else slope)
@@ -303,6 +310,8 @@ def _value(run: Run, times: Tensor) -> Tensor:
 
 def _path(run: Run, times: Tensor) -> Tensor:
     """`_value`, whose time derivative is the solution's also at both ends."""
+    if not run.problem.interpolates:
+        return read_between(run.problem, run.outcome, times)
     value, problem = _value(run, times), run.problem
     # Tensors are looked at even where the ends alone are read: a solve that is driven
     # by this one finds out in its first call what it depends on.

@@ -13,6 +13,7 @@ from torch import Tensor
 from nde.solvers.adjoint import Adjoint, Backsolve, Recompute, Reversible
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.choice import (
+    check_dense,
     check_mixing,
     check_options,
     check_restarts,
@@ -99,7 +100,8 @@ def solve(
         max_events: resets of a sample; where one more would follow it ends with status
             `MAX_EVENTS`.
         probe_times: further times to read `(k,)` or `(batch, k)`, in any order.
-        dense: keep the interpolant of every step, for `Solution.evaluate`.
+        dense: keep every step, for `Solution.evaluate`. An SDE's path is then drawn
+            from a tree.
         max_steps: attempted steps per sample, over the whole interval (up to the first
             event, and from one to the next).
         throw: raise on failure; else failed samples end early with their `status`,
@@ -130,12 +132,8 @@ def solve(
         controller = controller.for_method(stepper.gains)
     events = checked_events(stepper, events)
     check_restarts(stepper, controller)
-    if dense and not stepper.has_interpolant:
-        what = "a path of an SDE" if isinstance(term, SDETerm) else f"{method!r}"
-        raise ValueError(
-            f"dense=True keeps interpolants, which {what} does not have; put the times "
-            "in ts or probe_times"
-        )
+    if dense:
+        check_dense(stepper, noise)
     structure = structure_of(y0)
     if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
         check_pair(stepper.name, structure)

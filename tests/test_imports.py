@@ -54,7 +54,7 @@ SOLVER_ROWS = [
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
     {"stats", "failure", "diagnosis", "choice"},
-    {"ensemble", "solution", "solve"},
+    {"between", "ensemble", "solution", "solve"},
 ]
 
 

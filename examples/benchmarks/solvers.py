@@ -22,12 +22,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from turns import clock
 
 from nde.solvers import PID, Direct, ODETerm, Recompute, solve
 
@@ -186,19 +186,6 @@ def torchode_run(work: Workload) -> Callable[[Tensor], Tensor]:
         return solver.solve(torchode.InitialValueProblem(y0=y0, t_eval=times)).ys
 
     return run
-
-
-def clock(action: Callable[[], object], device: str) -> float:
-    """Seconds of one run: of the processor, or of the clock on a device."""
-    if device == "cpu":
-        start = time.process_time()
-        action()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    action()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def step(work: Workload, run: Callable[[Tensor], Tensor], backward: bool) -> None:

@@ -112,6 +112,7 @@ REVERSIBLE_HEUN = StochasticMethod(
     noises=EVERY,
     orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0, "general": 0.5},
     error_order=1.0,
+    reads_between=False,
     first=_twin,
     start_evaluations=1,
 )

@@ -45,7 +45,8 @@ class StochasticMethod:
     its strong order per kind of noise, of a diagonal diffusion one whose entries depend
     each on its own entry of the state; else it is 0.5. `error_order` is the power of h
     in its error estimate where noise commutes, None without one; `gains` are those of
-    its controller.
+    its controller. `reads_between`: whether a shorter step from the same state reads
+    the path inside of one; not where steps carry a second state.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StochasticMethod:
     drift_evaluations: int = 1
     diffusion_evaluations: int = 1
     error_order: float | None = None
+    reads_between: bool = True
     has_stiffness: bool = False
     stability: float | None = None
     first: Start | None = None

@@ -29,6 +29,7 @@ from nde.solvers import (
     FixedSteps,
     Reversible,
     SDETerm,
+    Solution,
     Status,
     solve,
 )
@@ -67,18 +68,26 @@ def test_reversible_with_adaptive_steps(kind: str, times: str, f64: KIND) -> Non
     assert_same(back, found(net, y0, Direct(), **options), rtol=1e-10)
 
 
+def between(sol: Solution) -> Tensor:
+    """Outputs, and the path inside of steps, where every step has one."""
+    times = torch.tensor([0.22, 0.27], dtype=sol.ys.dtype, device=sol.ys.device)
+    return outputs(sol) + sol.evaluate(times).sin().sum()
+
+
 def test_backsolve_with_adaptive_steps(f64: KIND) -> None:
+    """And a dense solution."""
     net, y0 = Scaled("diagonal", **f64), normal((BATCH, 2), 1, **f64)
     apart = []
     for rtol in (1e-1, 1e-2, 1e-3):
         options = {
-            "ts": TIMES["own"],
+            "ts": (0.0, 0.3, 0.6),
             "controller": PID(rtol=rtol, atol=rtol / 10),
             "noise": 7,
             "method": "heun",
+            "dense": True,
         }
         pair = [
-            found(net, y0, adjoint, loss=outputs, **options)
+            found(net, y0, adjoint, loss=between, **options)
             for adjoint in (Backsolve(), Direct())
         ]
         back, direct = (torch.cat([x.flatten() for x in grads]) for grads in pair)
