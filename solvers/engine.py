@@ -19,6 +19,7 @@ from nde.solvers.driving import finely, motion_of
 from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
+from nde.solvers.own_noise import check_own_noise
 from nde.solvers.problem import Problem
 from nde.solvers.salvage import (
     cut_short,
@@ -133,6 +134,8 @@ def run(
         problem = finely(problem)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
+        if plan is None:
+            spent = spent + check_own_noise(problem)
         begun = moving_start(problem, moving[:, 0]) if graph else problem
         outcome = _steps(setup, begun, plan)
     except Exception as error:

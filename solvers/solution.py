@@ -358,8 +358,7 @@ def _per_sample(layout: Layout, flat: Tensor) -> Tensor:
     if not layout.shared or flat.shape[0] != 1:
         return flat
     structure = layout.structure
-    shape = flat.shape[1], structure.batch, structure.width
-    return flat.reshape(shape).transpose(0, 1)
+    return flat.reshape(flat.shape[1], structure.batch, structure.width).transpose(0, 1)
 
 
 def _occurrences(runs: tuple[Run, ...]) -> Occurrences | None:

@@ -66,7 +66,8 @@ class NeuralSDE(nn.Module):
         width = hidden if width is None else width
         self.channels = channels
         self.hidden, self.form, self.controlled = hidden, form, controlled
-        self.solver = solver_for(solver, linear=False)
+        # Others adapt steps only if a dimension's noise depends on that alone.
+        self.solver = solver_for(solver, linear=False, adaptive="lamba_em")
         self.regularizers = tuple(regularizers)
         self.initial = nn.Linear(channels, hidden)
         self.f = make_drift(

@@ -17,7 +17,7 @@ from torch import Tensor
 from nde.layers import Drift, RuntimeDrift, RuntimeTimeNoise, TimeNoise
 from nde.layers.diffusion import Sigma
 from nde.layers.drift import GeometricDrift
-from nde.models.settings import SolverSettings
+from nde.models.settings import ADAPTIVE_SDE_METHOD, SolverSettings
 from nde.solvers import SDE_METHODS, SDETerm
 from nde.solvers.path import Path
 from nde.solvers.term import Interpretation
@@ -77,20 +77,27 @@ def make_noise(
     return RuntimeTimeNoise(outputs, width=width)
 
 
-def solver_for(settings: SolverSettings | None, *, linear: bool) -> SolverSettings:
+def solver_for(
+    settings: SolverSettings | None,
+    *,
+    linear: bool,
+    adaptive: str = ADAPTIVE_SDE_METHOD,
+) -> SolverSettings:
     """The completed settings of an SDE layer whose noise is linear in z, or is not.
+
+    `adaptive` is the method of adaptive steps.
 
     Raises ValueError for a method that is not for SDEs, or not for such noise.
     """
     settings = settings or SolverSettings()
     if linear:
-        return settings.for_sde(LINEAR_METHOD)
+        return settings.for_sde(LINEAR_METHOD, adaptive)
     if settings.method == LINEAR_METHOD:
         raise ValueError(
             f"method {LINEAR_METHOD!r} needs noise in proportion to the solved state, "
             "which only LinearNoiseSDE(form='paper') has; use 'euler' or 'heun'"
         )
-    return settings.for_sde()
+    return settings.for_sde(adaptive=adaptive)
 
 
 def interpretation_of(settings: SolverSettings) -> Interpretation:

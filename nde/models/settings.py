@@ -28,7 +28,8 @@ class SolverSettings:
     Args:
         method: a name from `nde.solvers.ODE_METHODS` or `SDE_METHODS`; None is "tsit5"
             for an ODE, and what suits the equation for an SDE ("linear_splitting" for
-            linear noise, else "euler"; with adaptive steps "sosri2").
+            linear noise, else "euler"; with adaptive steps "sosri2", for
+            the plain neural SDE "lamba_em").
         step: fixed step length, in units of the layer's time, or "adaptive". None is
             adaptive steps for an ODE and 0.1 for an SDE.
         rtol: relative tolerance; with fixed steps it only normalises error estimates.
@@ -72,14 +73,19 @@ class SolverSettings:
             )
         return _complete(self, method, self.step or "adaptive", ODE_METHODS)
 
-    def for_sde(self, default: str = DEFAULT_SDE_METHOD) -> "SolverSettings":
-        """The settings with what an SDE layer fills in, `default` for the method.
+    def for_sde(
+        self,
+        default: str = DEFAULT_SDE_METHOD,
+        adaptive: str = ADAPTIVE_SDE_METHOD,
+    ) -> "SolverSettings":
+        """The settings with what an SDE layer fills in, `default` for the method, or
+        `adaptive` where steps are.
 
         Raises:
             ValueError: a method that is not for SDEs, or cannot adapt its step.
         """
         step = DEFAULT_SDE_STEP if self.step is None else self.step
-        usual = ADAPTIVE_SDE_METHOD if step == "adaptive" else default
+        usual = adaptive if step == "adaptive" else default
         method = self.method or usual
         if method not in SDE_METHODS:
             raise ValueError(

@@ -190,4 +190,5 @@ SLOW_RK = StochasticMethod(
     drift_evaluations=2,
     diffusion_evaluations=5,
     error_order=1.5,
+    own_noise=STRATONOVICH,
 )

@@ -45,7 +45,9 @@ class StochasticMethod:
     its strong order per kind of noise, of a diagonal diffusion one whose entries depend
     each on its own entry of the state; else it is 0.5. `error_order` is the power of h
     in its error estimate where noise commutes, None without one; `gains` are those of
-    its controller. `reads_between`: whether a shorter step from the same state reads
+    its controller. `own_noise`: of which equations it adapts the steps
+    only if each entry of a diagonal diffusion depends on its own entry of the state.
+    `reads_between`: whether a shorter step from the same state reads
     the path inside of one; not where steps carry a second state.
     """
 
@@ -59,6 +61,7 @@ class StochasticMethod:
     drift_evaluations: int = 1
     diffusion_evaluations: int = 1
     error_order: float | None = None
+    own_noise: tuple[Interpretation, ...] = ()
     reads_between: bool = True
     has_stiffness: bool = False
     stability: float | None = None

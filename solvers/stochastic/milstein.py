@@ -127,6 +127,7 @@ MILSTEIN = StochasticMethod(
     levy_noises=("general",),
     diffusion_evaluations=2,
     error_order=1.0,
+    own_noise=ITO,
     first=started_by_drift,
 )
 
@@ -139,5 +140,6 @@ MILSTEIN_GRAD_FREE = StochasticMethod(
     orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0},
     diffusion_evaluations=2,
     error_order=1.0,
+    own_noise=ITO,
     first=started_by_drift,
 )

@@ -159,6 +159,7 @@ SRK = StochasticMethod(
     drift_evaluations=2,
     diffusion_evaluations=4,
     error_order=1.5,
+    own_noise=ITO,
 )
 
 # Extents of the drift's stability region on the negative real axis, from the tableaus.
@@ -172,6 +173,7 @@ SOSRI2_METHOD = StochasticMethod(
     drift_evaluations=4,
     diffusion_evaluations=4,
     error_order=1.5,
+    own_noise=ITO,
     has_stiffness=True,
     stability=10.45,
 )

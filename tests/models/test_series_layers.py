@@ -286,8 +286,29 @@ def test_settings_are_completed_and_checked() -> None:
         ControlledODE(3, 5, solver=SolverSettings(method="milstein"))
     with pytest.raises(ValueError, match="give step"):
         ControlledODE(3, 5, solver=SolverSettings(method="rk4"))
+    adaptive = SolverSettings(step="adaptive")
+    assert LinearNoiseSDE(3, 5, solver=adaptive).solver.method == "sosri2"
+    assert NeuralSDE(3, 5, solver=adaptive).solver.method == "lamba_em"
+    with pytest.raises(ValueError, match="'euler' cannot choose its step.*lamba_em"):
+        LangevinSDE(3, 5, solver=SolverSettings(method="euler", step="adaptive"))
     with pytest.raises(ValueError, match="adjoint is 'backsolve'"):
         SolverSettings(adjoint="backsolve")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_adaptive_steps(name: str, device: torch.device) -> None:
+    """Each sample has its own; trainable, and the same again for a seed."""
+    settings = SolverSettings(step="adaptive", rtol=1e-2, atol=1e-2)
+    layer = make(name, device, solver=settings)
+    path = random_path(4, 3, device=device)
+    out = layer(path, grid(device), seed=3)
+    assert out.ys.isfinite().all()
+    assert (out.solution.stats.accepted >= 2).all()
+    out.ys.square().sum().backward()
+    slopes = [p.grad for p in layer.parameters() if p.grad is not None]
+    assert slopes and all(slope.isfinite().all() for slope in slopes)
+    again = layer(path, grid(device), seed=3)
+    assert torch.equal(out.ys, again.ys)
 
 
 def test_gradients_do_not_depend_on_the_adjoint(device: torch.device) -> None:

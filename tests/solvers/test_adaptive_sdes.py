@@ -97,3 +97,76 @@ def test_noise_that_does_not_commute(kind: str, name: str, f64: KIND) -> None:
     sizes = [root_mean_square(e) for e in errors]
     assert sizes[2] < 0.7 * sizes[1] < 0.5 * sizes[0]
     assert abs(float(errors[2].mean())) < 4 * sizes[2] / 400**0.5
+
+
+def crossed(t: Tensor, y: Tensor) -> Tensor:
+    """dy_1 = dW_1 and dy_2 = y_1 dW_2 again, said to be diagonal."""
+    return torch.stack([torch.ones_like(y[:, 0]), y[:, 0]], 1)
+
+
+def late(t: Tensor, y: Tensor) -> Tensor:
+    """Entries 2 and 7 of eight depend on each other."""
+    own = 1 + 0.1 * y.square()
+    return torch.cat([own[:, :2], y[:, 7:], own[:, 3:7], y[:, 2:3]], dim=1)
+
+
+OWN = [
+    (name, kind)
+    for name, method in SDE_METHODS.items()
+    for kind in method.own_noise
+    if method.error_order is not None
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), OWN)
+@pytest.mark.parametrize("batch", ["per_sample", "shared"])
+def test_noise_that_depends_on_other_entries_is_refused(
+    name: str, kind: str, batch: str, f64: KIND
+) -> None:
+    ts = torch.tensor([0.0, 1.0], **f64)
+    options = {"method": name, "controller": PID(0.1, 0.1), "batch": batch, "noise": 1}
+
+    def zero(t: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(y)
+
+    for noise, width in ((crossed, 2), (late, 8)):
+        term = SDETerm(zero, noise, interpretation=kind)
+        with pytest.raises(ValueError, match="entry .* others.*FixedSteps"):
+            solve(term, torch.full((3, width), 0.5, **f64), ts, **options)
+    for own in (lambda t, y: 1 + y**2 / 9, lambda t, y: torch.rand_like(y)):
+        term = SDETerm(zero, own, interpretation=kind)
+        assert solve(term, torch.ones(3, 8, **f64), ts, **options).ys.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (m, k)
+        for k in ("ito", "stratonovich")
+        for m in adaptive(k, "diagonal")
+        if (m, k) not in OWN
+    ],
+)
+def test_diagonal_noise_that_depends_on_other_entries(
+    name: str, kind: str, f64: KIND
+) -> None:
+    """No bias, and an error that shrinks: int W_1 dW_2 once more."""
+    noise, steps = tree(1000, 2, f64, seed=12), 2**10
+    t = torch.arange(steps, **f64) / steps
+    w = noise.increments(t, torch.full_like(t, 1 / steps), "none").w
+    want = ((w.cumsum(0) - w / 2)[:, :, 0] * w[:, :, 1]).sum(0)
+    errors = []
+    for rtol in (1e-1, 5e-3):
+        sol = solve(
+            SDETerm(lambda t, y: torch.zeros_like(y), crossed, interpretation=kind),
+            torch.zeros(1000, 2, **f64),
+            torch.tensor([0.0, 1.0], **f64),
+            method=name,
+            controller=PID(rtol, rtol),
+            noise=noise,
+        )
+        errors.append(sol.final[:, 1] - want)
+    coarse, fine = (root_mean_square(e) for e in errors)
+    assert fine < 0.5 * coarse
+    # The midpoint rule on the fine grid errs by 0.011 itself.
+    assert abs(float(errors[1].mean())) < 4 * fine / 1000**0.5
