@@ -1,6 +1,6 @@
 """Differential equation solvers that return what they did: `solve` and its parts."""
 
-from nde.solvers.adjoint import Direct, Recompute
+from nde.solvers.adjoint import Backsolve, Direct, Recompute, Reversible
 from nde.solvers.brownian import BrownianGrid, BrownianTree
 from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.diagnosis import Explanation, Finding
@@ -18,6 +18,7 @@ __all__ = [
     "ODE_METHODS",
     "PID",
     "SDE_METHODS",
+    "Backsolve",
     "BrownianGrid",
     "BrownianTree",
     "ButcherTableau",
@@ -29,6 +30,7 @@ __all__ = [
     "FixedSteps",
     "ODETerm",
     "Recompute",
+    "Reversible",
     "SDETerm",
     "Solution",
     "SolveError",

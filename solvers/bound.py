@@ -148,6 +148,13 @@ class BoundSDE:
             return (self.layout.to_batch(g) * w).reshape(1, -1)
         return g * w
 
+    def outer(self, v: Tensor, w: Tensor) -> Tensor:
+        """The gradient of <v, g w> in g, `v (rows, dim)`."""
+        wide = self.layout.to_batch(v)
+        if self.term.matrix:
+            return wide.unsqueeze(-1) * w.unsqueeze(-2)
+        return (wide * w).reshape(v.shape)
+
     def moved(self, y: Tensor, g: Tensor, w: Tensor) -> Tensor:
         """y + g w."""
         if self.term.matrix or self.layout.shared:

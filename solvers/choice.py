@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from nde.solvers.adjoint import Direct, Recompute
+from nde.solvers.adjoint import Backsolve, Direct, Recompute, Reversible
 from nde.solvers.brownian import (
     BrownianBridge,
     BrownianGrid,
@@ -42,8 +42,11 @@ def check_options(
             "controller must be PID(...), FixedSteps(step) or StepTo(times), got "
             f"{controller!r}"
         )
-    if not isinstance(adjoint, (Direct, Recompute)):
-        raise TypeError(f"adjoint must be Recompute() or Direct(), got {adjoint!r}")
+    if not isinstance(adjoint, (Direct, Recompute, Reversible, Backsolve)):
+        raise TypeError(
+            "adjoint must be Recompute(), Direct(), Reversible() or Backsolve(), got "
+            f"{adjoint!r}"
+        )
     if batch not in ("per_sample", "shared"):
         raise ValueError(f"batch must be 'per_sample' or 'shared', got {batch!r}")
     for name, value in (("max_steps", max_steps), ("max_events", max_events)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Direct, Recompute
+from nde.solvers.adjoint import Adjoint, Direct
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
@@ -169,8 +169,9 @@ def _plan(setup: Setup, problem: Problem) -> Schedule:
         parts = (moved.w, moved.levy)
         if any(part is not None and part.requires_grad for part in parts):
             raise ValueError(
-                "noise depends on tensors that require grad, which Recompute() would "
-                "lose; solve with adjoint=Direct(), or detach them"
+                "noise depends on tensors that require grad, which "
+                f"{type(setup.adjoint).__name__}() would lose; solve with "
+                "adjoint=Direct(), or detach them"
             )
     return plan
 
@@ -223,11 +224,12 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if isinstance(adjoint, Direct) and (known or can_record(problem)):
         # A graph is recorded, whatever else the term uses.
         return adjoint.run(problem, plan, start(problem), Captured())
-    if isinstance(adjoint, Recompute) and adjoint.parameters is not None:
+    named = None if isinstance(adjoint, Direct) else adjoint.parameters
+    if named is not None:
         with torch.no_grad():
             carry = start(problem)
-        named = tuple(p for p in adjoint.parameters if p.requires_grad)
-        captured = Captured(named, chosen=True)
+        wanted = tuple(p for p in named if p.requires_grad)
+        captured = Captured(wanted, chosen=True)
     else:
         carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured.tensors):

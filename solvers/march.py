@@ -77,6 +77,8 @@ def march(
         if observer is not None:
             h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
             observer.attempt(t, y, h)
+        # Rows at rest keep theirs, which the step may overwrite.
+        held = carry if moving is None else tuple(part.clone() for part in carry)
         facing = plan.facing(problem, j)
         out = problem.stepper.step(facing.term, t, shown, inc, shown_carry, stages)
         if out.error is not None:
@@ -89,6 +91,11 @@ def march(
             )
         y = out.y1 if moving is None else torch.where(moving, out.y1, y)
         carry = out.carry
+        if moving is not None:
+            carry = tuple(
+                torch.where(moving, new, old)
+                for new, old in zip(carry, held, strict=True)
+            )
     none = problem.y0.new_full((plan.steps, problem.rows), torch.nan)
     return March(
         error=torch.stack(error) if error else none,

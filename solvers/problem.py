@@ -25,11 +25,12 @@ class Problem:
     Rows are samples, or the whole batch as one row. Engine time increases:
     `t0 (rows,)` to `t1 (rows,)`, float64. `reads (rows, reads)` are the times where the
     solution is wanted; `y0 (rows, dim)`. `dense` keeps the interpolant of every step;
-    `keep` keeps the states of accepted steps, which any replay needs. `stops` are times
-    inside to land on, `grid (rows, k)` those of `StepTo`, `watch` the events. `common`
-    if all rows take the same steps, known beforehand: then the field sees one time for
-    all. `noise` is the Brownian motion of an SDE; the steps of a grid have theirs in
-    its schedule. `observer` is told of the steps.
+    `keep` keeps the states of accepted steps, which a replay needs, and their Brownian
+    motion; `keep_motion` that alone. `stops` are times inside to land on,
+    `grid (rows, k)` those of `StepTo`, `watch` the events. `common` if all rows take
+    the same steps, known beforehand: then the field sees one time for all. `noise` is
+    the Brownian motion of an SDE; the steps of a grid have theirs in its schedule.
+    `observer` is told of the steps.
     """
 
     term: Bound
@@ -48,6 +49,7 @@ class Problem:
     watch: Watch | None = None
     common: bool = False
     noise: BrownianGrid | BrownianMotion | None = None
+    keep_motion: bool = False
     observer: Observer | None = None
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Recompute
+from nde.solvers.adjoint import Adjoint, Backsolve, Recompute, Reversible
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.choice import (
     check_dense,
@@ -78,7 +78,9 @@ def solve(
             `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
             `StepTo(times)`; methods without an error estimate need one of the latter.
-        adjoint: `Recompute()` (default) or `Direct()`.
+        adjoint: `Recompute()` (default) or `Direct()`; for an SDE `Reversible()`, exact
+            without storing states, with method "reversible_heun", or `Backsolve()`,
+            approximate, for Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,
@@ -122,6 +124,8 @@ def solve(
     adjoint = Recompute() if adjoint is None else adjoint
     check_options(controller, adjoint, batch, max_steps, max_events)
     stepper = chosen_stepper(term, method, controller, noise)
+    if isinstance(adjoint, (Reversible, Backsolve)):
+        adjoint.check(term, stepper, controller)
     if isinstance(controller, PID) and (
         controller.classical or isinstance(term, SDETerm)
     ):

@@ -177,6 +177,7 @@ class HostRecorder:
         if problem.keep:
             self._states.append(y.detach())
             self._carries.append(tuple(part.detach() for part in carry))
+        if problem.keep or problem.keep_motion:
             self._motions.add(inc)
 
     def finish(
@@ -266,6 +267,7 @@ class Recorder:
             self._states.append(y)
         if self._problem.keep:
             self._carries.append(carry)
+        if self._problem.keep or self._problem.keep_motion:
             self._motions.add(inc)
 
     def flush(self) -> None:
@@ -297,7 +299,7 @@ class Recorder:
             self._kept.append(
                 tuple(torch.cat(tuple(part)).index_select(0, picked) for part in kept)
             )
-            self._motions.pack(picked)
+        self._motions.pack(picked)
         if self.reads_inside:
             wanted = accept
             if not self._problem.dense:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nde.solvers.adjoint.captured import Captured, stray_leaf
+from nde.solvers.adjoint.backward import check_unchanged, looks_at, vjp, watched
+from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import evaluations, find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.problem import Problem
@@ -97,11 +98,7 @@ class _Recompute(torch.autograd.Function):
         totals: list[Tensor | None] = [None] * len(replay.captured.tensors)
         last = tape.slots.numel()
         steps = replay.plan.steps
-        # A look costs as much as a step, so few are taken: late, where what the first
-        # call left out may be used.
-        looks: set[int] = set()
-        if not replay.captured.chosen:
-            looks = {steps - 1} if steps < 8 else {steps // 2, steps - 1}
+        looks = looks_at(steps, replay.captured)
         for j in range(steps - 1, -1, -1):
             first = last - tape.slot_rows[j].numel()
             extra = (
@@ -110,42 +107,19 @@ class _Recompute(torch.autograd.Function):
                 None if g_stiffness is None else g_stiffness[j],
             )
             last = first
-            step = partial(_step_vjp, replay, j, y_grad, carry_grad, extra, totals)
-            y_grad, carry_grad = _watched(step, replay) if j in looks else step()
+            step: Callable[[], _Pulled] = partial(
+                _step_vjp, replay, j, y_grad, carry_grad, extra, totals
+            )
+            if j in looks:
+                step = partial(watched, step, replay.problem, replay.captured)
+            y_grad, carry_grad = step()
         if carry_grad:
             y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
-        _check_unchanged(replay, ctx.versions, totals)
+        check_unchanged(replay.captured, ctx.versions, totals)
         return (None, y_grad, *totals)
 
 
 _Pulled = tuple[Tensor, tuple[Tensor, ...]]
-
-
-def _watched(step: Callable[[], _Pulled], replay: _Replay) -> _Pulled:
-    """A step's result; RuntimeError where the gradient of a tensor would be lost."""
-    result, stray = stray_leaf(step, (replay.problem.y0, *replay.captured.tensors))
-    if stray is not None:
-        raise RuntimeError(
-            f"the term uses a tensor of shape {tuple(stray.shape)} that requires grad "
-            "and was neither used in its first call nor found in what it holds on to, "
-            "so that its gradient would be lost; pass it through args, or solve with "
-            "adjoint=Direct()"
-        )
-    return result
-
-
-def _check_unchanged(
-    replay: _Replay, versions: list[int], totals: list[Tensor | None]
-) -> None:
-    for tensor, version, total in zip(
-        replay.captured.tensors, versions, totals, strict=True
-    ):
-        if total is not None and tensor._version != version:
-            raise RuntimeError(
-                "a tensor that the term uses was changed in place between the solve "
-                "and its backward pass, which repeats the steps; call backward() "
-                "before the optimizer's step, or solve with adjoint=Direct()"
-            )
 
 
 def _step_vjp(
@@ -189,7 +163,7 @@ def _step_vjp(
         if g_stiffness is not None and out.stiffness is not None:
             outputs.append(out.stiffness)
             weights.append(g_stiffness)
-    grads = _vjp(outputs, weights, (y, *carry), captured, totals)
+    grads = vjp(outputs, weights, (y, *carry), captured, totals)
     y_grad = grads[0] if moving is None else torch.where(moving, grads[0], passed)
     return y_grad, tuple(grads[1:])
 
@@ -206,33 +180,6 @@ def _start_vjp(
     context, captured = replay.captured.replay()
     with torch.enable_grad(), context:
         carry = start(replace(problem, y0=y))
-    (grad,) = _vjp(carry, carry_grad, (y,), captured, totals)
+    (grad,) = vjp(carry, carry_grad, (y,), captured, totals)
     own = replay.plan.own
     return y_grad + (grad if own is None else torch.where(own, grad, 0.0))
-
-
-def _vjp(
-    outputs: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    inputs: tuple[Tensor, ...],
-    captured: tuple[Tensor, ...],
-    totals: list[Tensor | None],
-) -> list[Tensor]:
-    """Gradients to `inputs`; those to `captured` are added to `totals`."""
-    pairs = [(o, w) for o, w in zip(outputs, weights, strict=True) if o.requires_grad]
-    if not pairs:
-        return [torch.zeros_like(value) for value in inputs]
-    grads = torch.autograd.grad(
-        [output for output, _ in pairs],
-        (*inputs, *captured),
-        [weight for _, weight in pairs],
-        allow_unused=True,
-    )
-    for index, grad in enumerate(grads[len(inputs) :]):
-        if grad is not None:
-            total = totals[index]
-            totals[index] = grad if total is None else total + grad
-    return [
-        torch.zeros_like(value) if grad is None else grad
-        for value, grad in zip(inputs, grads[: len(inputs)], strict=True)
-    ]

@@ -48,7 +48,16 @@ def _midpoint(
 def _twin(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """Slopes at the second state, which begins as the first, and that state."""
     g = term.g(t, y)
-    return term.f(t, y), g.reshape(y.shape[0], -1), y.clone()
+    width = g.numel() // max(y.shape[0], 1)
+    return term.f(t, y), g.reshape(y.shape[0], width), y.clone()
+
+
+def unflattened(term: BoundSDE, flat: Tensor) -> Tensor:
+    """The diffusion from the form in which the reversible Heun method carries it."""
+    if not term.term.matrix:
+        return flat
+    batch, motions = term.noise_shape
+    return flat.reshape(batch, term.layout.structure.width, motions)
 
 
 def _reversible_heun(
@@ -59,12 +68,11 @@ def _reversible_heun(
     h, w = inc.dt, inc.w
     f0, flat, twin = carry
     then = clock(later(t, h), y)
-    if term.term.matrix:
-        batch, width = term.layout.structure.batch, term.layout.structure.width
-        g0 = flat.reshape(batch, width, -1)
-    else:
-        g0 = flat
+    g0 = unflattened(term, flat)
     leap = term.moved(along(torch.sub(2.0 * y, twin), f0, h), g0, w)
+    if not isinstance(h, float):
+        # A row at rest does not leap.
+        leap = torch.where(h > 0.0, leap, twin)
     f1, g1 = term.f(then, leap), term.g(then, leap)
     y1 = term.moved(along(y, f0 + f1, h * 0.5), g0 + g1, 0.5 * w)
     error = along(term.product(g1 - g0, 0.5 * w), f1 - f0, h * 0.5)

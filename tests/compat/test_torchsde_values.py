@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchsde
+from sde_gradients import nodes
 from sde_sides import BATCH, DT, F64, TS, Equation, interval, motions, start
 from torch import Tensor
 
@@ -123,6 +124,8 @@ def test_gradients_of_their_reversible_adjoint() -> None:
     names = {"method": "reversible_heun", "adjoint_method": "adjoint_reversible_heun"}
     theirs = gradients(sde, torchsde.sdeint_adjoint, **names)
     assert_same(theirs, gradients(sde, compat.sdeint_adjoint, **names))
+    ys = compat.sdeint_adjoint(sde, start(), TS, dt=DT, **names)
+    assert "_ReversibleBackward" in nodes(ys)
 
 
 @pytest.mark.parametrize("noise", ["diagonal", "general"])

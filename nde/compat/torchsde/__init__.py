@@ -23,8 +23,9 @@ drive solves here, and those here drive solves there. They differ where this is 
 - `logqp` is finite where the diffusion is zero and the drifts agree. With diagonal
   noise `bm` may have as many channels as the state, or one more.
 - `sdeint_adjoint` solves no equation backward. It repeats the steps of the solve, last
-  one first, and gives the exact gradient of what was computed, for every method; the
-  other `adjoint_*` have no effect. It has no second derivatives; use `sdeint`.
+  one first, and gives the exact gradient of what was computed, for every method; of
+  `adjoint_method` only "adjoint_reversible_heun" has an effect, to keep no states, and
+  the other `adjoint_*` have none. It has no second derivatives; use `sdeint`.
 - Adaptive steps are those of `nde.solvers.solve`, by an estimate of one step, not by
   three; a step of `dt_min` that is too inaccurate is an error. They are refused while
   `solve` takes fixed steps alone for SDEs.

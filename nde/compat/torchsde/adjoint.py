@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nde.compat.torchsde.integrate import prepare, refuse_unknown
 from nde.compat.torchsde.methods import ADJOINT_METHOD, METHODS
-from nde.solvers import Recompute
+from nde.solvers import Recompute, Reversible
 
 
 def sdeint_adjoint(
@@ -38,8 +38,9 @@ def sdeint_adjoint(
 ) -> Any:
     """`sdeint` with the memory of its states alone, by repeating steps backward.
 
-    Gradients go to y0 and `adjoint_params`, by default the parameters of sde; no second
-    derivatives, and none through `extra` and `extra_solver_state`. The other
+    With adjoint_method "adjoint_reversible_heun" not even these are kept, but walked
+    back to. Gradients go to y0 and `adjoint_params`, by default the parameters of sde;
+    no second derivatives, and none through `extra` and `extra_solver_state`. The other
     `adjoint_*` are accepted and have no effect. Returns and raises as `sdeint`;
     ValueError too if sde is no module and `adjoint_params` are not given.
     """
@@ -83,4 +84,5 @@ def sdeint_adjoint(
         extra_solver_state,
     )
     wanted = tuple(p for p in adjoint_params if p.requires_grad)
-    return job.run(Recompute(wanted), extra)
+    reversible = adjoint_method == ADJOINT_METHOD
+    return job.run((Reversible if reversible else Recompute)(wanted), extra)

@@ -16,7 +16,8 @@ from nde.compat.torchsde.equation import Equation, equation_of
 from nde.compat.torchsde.extra import Carried, carried
 from nde.compat.torchsde.interval import BrownianInterval
 from nde.compat.torchsde.methods import chosen_method
-from nde.solvers import PID, Direct, FixedSteps, Recompute, SolveError, solve
+from nde.solvers import PID, Direct, FixedSteps, SolveError, solve
+from nde.solvers.adjoint import Adjoint
 from nde.solvers.brownian import BrownianMotion, FromTorchsde
 from nde.solvers.failure import CAUSE, FIX
 from nde.solvers.stochastic import StochasticMethod
@@ -108,7 +109,7 @@ class Job:
     carried: Carried | None
     logqp: bool
 
-    def run(self, adjoint: Direct | Recompute, extra: bool) -> Any:
+    def run(self, adjoint: Adjoint, extra: bool) -> Any:
         """What `sdeint` returns."""
         carried = self.carried
         method = self.method if carried is None else carried.on(self.method)
