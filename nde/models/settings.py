@@ -8,10 +8,13 @@ from nde.solvers import (
     ODE_METHODS,
     PID,
     SDE_METHODS,
+    Backsolve,
     Direct,
     FixedSteps,
     Recompute,
+    Reversible,
 )
+from nde.solvers.adjoint import Adjoint
 from nde.solvers.stepper import Stepper
 
 DEFAULT_ODE_METHOD = "tsit5"
@@ -19,6 +22,15 @@ DEFAULT_SDE_METHOD = "euler"
 ADAPTIVE_SDE_METHOD = "sosri2"
 # A tenth of a time axis scaled to length one.
 DEFAULT_SDE_STEP = 0.1
+
+
+AdjointName = Literal["recompute", "direct", "reversible", "backsolve"]
+_ADJOINTS: dict[AdjointName, Adjoint] = {
+    "recompute": Recompute(),
+    "direct": Direct(),
+    "reversible": Reversible(),
+    "backsolve": Backsolve(),
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,9 @@ class SolverSettings:
             adaptive steps for an ODE and 0.1 for an SDE.
         rtol: relative tolerance; with fixed steps it only normalises error estimates.
         atol: absolute tolerance, likewise.
-        adjoint: "recompute" (memory of the states alone) or "direct" (autograd through
-            the steps: faster for small models, more memory).
+        adjoint: "recompute" (memory of the states alone), "direct" (autograd through
+            the steps: faster for small models, more memory), and for an SDE
+            "reversible" (with method "reversible_heun", no states kept) or "backsolve".
         batch: "per_sample" or "shared" steps.
         max_steps: attempted steps per sample.
 
@@ -48,14 +61,14 @@ class SolverSettings:
     step: float | Literal["adaptive"] | None = None
     rtol: float = 1e-3
     atol: float = 1e-6
-    adjoint: Literal["recompute", "direct"] = "recompute"
+    adjoint: AdjointName = "recompute"
     batch: Literal["per_sample", "shared"] = "per_sample"
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        if self.adjoint not in ("recompute", "direct"):
+        if self.adjoint not in _ADJOINTS:
             raise ValueError(
-                f"adjoint is {self.adjoint!r}; use 'recompute' or 'direct'"
+                f"adjoint is {self.adjoint!r}; use {', '.join(map(repr, _ADJOINTS))}"
             )
 
     def for_ode(self) -> "SolverSettings":
@@ -107,9 +120,9 @@ class SolverSettings:
             return f"adaptive steps, rtol={self.rtol:g}, atol={self.atol:g}"
         return f"steps of {self.step:g}"
 
-    def gradients(self) -> Recompute | Direct:
+    def gradients(self) -> Adjoint:
         """The adjoint object."""
-        return Recompute() if self.adjoint == "recompute" else Direct()
+        return _ADJOINTS[self.adjoint]
 
 
 def _complete(

@@ -71,7 +71,7 @@ class SolverConfig(_Section):
     step: PositiveFloat | Literal["adaptive"] | None = None
     rtol: PositiveFloat = 1e-3
     atol: PositiveFloat = 1e-6
-    adjoint: Literal["recompute", "direct"] = "recompute"
+    adjoint: Literal["recompute", "direct", "reversible", "backsolve"] = "recompute"
     max_steps: PositiveInt = 4096
 
 

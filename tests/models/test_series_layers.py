@@ -291,8 +291,8 @@ def test_settings_are_completed_and_checked() -> None:
     assert NeuralSDE(3, 5, solver=adaptive).solver.method == "lamba_em"
     with pytest.raises(ValueError, match="'euler' cannot choose its step.*lamba_em"):
         LangevinSDE(3, 5, solver=SolverSettings(method="euler", step="adaptive"))
-    with pytest.raises(ValueError, match="adjoint is 'backsolve'"):
-        SolverSettings(adjoint="backsolve")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="adjoint is 'backward'.*'reversible'"):
+        SolverSettings(adjoint="backward")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NOISY)
@@ -311,19 +311,23 @@ def test_adaptive_steps(name: str, device: torch.device) -> None:
     assert torch.equal(out.ys, again.ys)
 
 
-def test_gradients_do_not_depend_on_the_adjoint(device: torch.device) -> None:
+@pytest.mark.parametrize("name", ["lsde", "gsde", "neural-sde-controlled"])
+def test_gradients_do_not_depend_on_the_adjoint(
+    name: str, device: torch.device
+) -> None:
     gradients = []
-    for adjoint in ("recompute", "direct"):
+    for adjoint in ("recompute", "direct", "reversible"):
         layer = make(
-            "gsde",
+            name,
             device,
-            solver=SolverSettings(adjoint=adjoint),  # type: ignore[arg-type]
+            solver=SolverSettings(method="reversible_heun", adjoint=adjoint),  # type: ignore[arg-type]
         )
         layer(
             random_path(4, 3, device=device), grid(device), seed=0
         ).ys.square().sum().backward()
         gradients.append([p.grad for p in layer.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[2])
 
 
 def test_control_path_holds_time_values_and_intensity() -> None:
