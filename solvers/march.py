@@ -59,7 +59,7 @@ def march(
             stages = problem.stepper.workspace(y, graph)
         t, inc = plan.step(j, y.dtype)
         carry = plan.begin(problem, j, y, carry)
-        if problem.keep:
+        if problem.keep and j % problem.spacing == 0:
             states.append(y.detach())
             carries.append(tuple(part.detach().clone() for part in carry))
         moving = plan.moving(j)
@@ -138,6 +138,7 @@ def fixed_tape(problem: Problem, plan: Schedule) -> Tape:
         status=torch.full_like(accepted, int(Status.SUCCESS)),
         noise=plan.noise,
         common=problem.common,
+        spacing=problem.spacing,
     )
 
 
