@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -59,7 +58,7 @@ def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     carry: tuple[Tensor, ...] = ()
     if result.states and result.carries[0]:
         columns = zip(*result.carries, strict=True)
-        carry = tuple(_kept(blank, column) for column in columns)
+        carry = tuple(_kept(blank, list(column)) for column in columns)
     return replace(
         blank,
         error=_picked(blank, result.error.detach()),
@@ -80,7 +79,7 @@ def _picked(blank: Tape, table: Tensor) -> Tensor:
     return table[blank.step, blank.row]
 
 
-def _kept(blank: Tape, parts: Sequence[Tensor]) -> Tensor:
+def _kept(blank: Tape, parts: list[Tensor]) -> Tensor:
     """Of states of every `spacing`-th step, those that belong to entries."""
     if blank.spacing == 1:
         return _picked(blank, torch.stack(parts))
