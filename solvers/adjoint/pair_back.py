@@ -29,85 +29,137 @@ class _Psi:
     out: StepOut | None = None
 
 
-def back_along_pair(walk: Walk, grads: Grads, totals: list[Tensor | None]) -> Tensor:
-    """The gradient in y0; those of captured tensors are added to `totals`.
+@dataclass(frozen=True)
+class _Undone:
+    """A step undone: the pair it began from, and what it moved by.
 
-    A step from y, z to y', z' takes from y_grad' what z_grad' pulls back through
-    Psi(-h; y'); then y_grad = L y_grad' and z_grad = z_grad' + (1 - L) y_grad' + what
-    y_grad' pulls back through Psi(h; z).
+    `off (rows,)` how far that pair was from a known one; None without one.
     """
+
+    y: Tensor
+    z: Tensor
+    behind: _Psi
+    ahead: _Psi
+    off: Tensor | None
+
+
+def back_along_pair(walk: Walk, grads: Grads, totals: list[Tensor | None]) -> Tensor:
+    """The gradient in y0; those of captured tensors are added to `totals`."""
     g_end, g_polynomials, g_error, g_stiffness = grads
     problem, tape, plan = walk.problem, walk.tape, walk.plan
-    method = _method(walk)
     y_grad = torch.zeros_like(tape.y_end) if g_end is None else g_end
     if not plan.steps:
         return y_grad
-    coupling, spacing = method.coupling, method.spacing
     y, z, own = tape.y_end, tape.carry_end[-1], plan.own
     if own is not None:
         # Rows without a step show where their donors begin: nothing is known of f
         # where they are.
         lent = plan.lent(problem).y0.detach()
         y, z = torch.where(own, y, lent), torch.where(own, z, lent)
-    z_grad = torch.zeros_like(y)
-    off = y.new_zeros(problem.rows)
+    z_grad, off = torch.zeros_like(y), y.new_zeros(problem.rows)
     begins, looks = _begins(walk), looks_at(plan.steps, walk.captured)
     last = tape.slots.numel()
     for j in range(plan.steps - 1, -1, -1):
         t, inc = begins(j)
-        moving = plan.moving(j)
-        # The step undone.
-        behind = _watched(partial(_behind, walk, t, y, inc), walk, j in looks)
-        z0 = z + among(moving, behind.moved.detach(), None)
-        kept: tuple[Tensor, Tensor] | None = None
-        if j == 0:
-            known = plan.lent(problem).y0.detach()
-            kept = known, known
-        elif spacing is not None and j % spacing == 0:
-            kept_y, kept_carry = tape.states(j)
-            kept = among(moving, kept_y, y), among(moving, kept_carry[-1], z)
-        if kept is not None:
-            off = torch.maximum(off, missed(z0, kept[1]))
-            z0 = kept[1]
-        ahead = _watched(partial(_ahead, walk, t, z0, inc), walk, j in looks)
-        before = among(moving, method.parted(y, z0, ahead.moved.detach()), y)
-        if kept is not None:
-            off = torch.maximum(off, missed(before, kept[0]))
-            before = kept[0]
-        walk.observe(j, t, before, inc)
-        # The gradients backward.
-        assert ahead.out is not None
-        outputs: list[Tensor] = [ahead.moved]
-        weights: list[Tensor] = []
-        in_start: Tensor | None = None
-        error, coarse = ahead.out.error, ahead.out.error_coarse
-        if g_error is not None and error is not None:
-            errors = (error,) if coarse is None else (error, coarse)
-            weight = g_error[j] if moving is None else g_error[j] * moving.squeeze(1)
-            in_start, in_end, *in_errors = walk.ratio_grads(before, y, errors, weight)
-            y_grad = y_grad + among(moving, in_end, None)
-            outputs.extend(errors)
-            weights.extend(among(moving, part, None) for part in in_errors)
-        stiffness = ahead.out.stiffness
-        if g_stiffness is not None and stiffness is not None:
-            outputs.append(stiffness)
-            weight = g_stiffness[j]
-            weights.append(weight if moving is None else weight * moving.squeeze(1))
-        pull = among(moving, -z_grad, None)
-        (in_y,) = vjp(
-            (behind.moved,), (pull,), (behind.state,), behind.captured, totals
+        step = _undo(walk, j, (t, inc), (y, z), j in looks)
+        if step.off is not None:
+            off = torch.maximum(off, step.off)
+        walk.observe(j, t, step.y, inc)
+        estimates = (
+            None if g_error is None else g_error[j],
+            None if g_stiffness is None else g_stiffness[j],
         )
-        y_grad = y_grad + among(moving, in_y, None)
-        weights.insert(0, among(moving, y_grad, None))
-        (in_z,) = vjp(outputs, weights, (ahead.state,), ahead.captured, totals)
-        z_grad = among(moving, z_grad + (1.0 - coupling) * y_grad + in_z, z_grad)
-        y_grad = among(moving, coupling * y_grad, y_grad)
-        if in_start is not None:
-            y_grad = y_grad + among(moving, in_start, None)
+        y_grad, z_grad = _pulled(walk, j, y, step, (y_grad, z_grad), estimates, totals)
         last, y_grad = walk.reads(j, last, g_polynomials, y_grad)
-        y, z = before, z0
+        y, z = step.y, step.z
     walk.warn_of_drift(off)
     return y_grad + z_grad
+
+
+def _undo(
+    walk: Walk,
+    j: int,
+    begun: tuple[Step, Increment],
+    pair: tuple[Tensor, Tensor],
+    look: bool,
+) -> _Undone:
+    """Step j undone from its end `pair`; what is known of its start counts."""
+    method, moving, (t, inc), (y, z) = _method(walk), walk.plan.moving(j), begun, pair
+    behind = _watched(partial(_behind, walk, t, y, inc), walk, look)
+    z0 = z + among(moving, behind.moved.detach(), None)
+    known, off = _known(walk, j, moving, pair), None
+    if known is not None:
+        off, z0 = missed(z0, known[1]), known[1]
+    ahead = _watched(partial(_ahead, walk, t, z0, inc), walk, look)
+    y0 = among(moving, method.parted(y, z0, ahead.moved.detach()), y)
+    if known is not None and off is not None:
+        off, y0 = torch.maximum(off, missed(y0, known[0])), known[0]
+    return _Undone(y0, z0, behind, ahead, off)
+
+
+def _known(
+    walk: Walk, j: int, moving: Tensor | None, pair: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor] | None:
+    """The pair that step j began from, where stored; rows at rest keep theirs."""
+    spacing = _method(walk).spacing
+    if j == 0:
+        y0 = walk.plan.lent(walk.problem).y0.detach()
+        return y0, y0
+    if spacing is None or j % spacing:
+        return None
+    y, carry = walk.tape.states(j)
+    return among(moving, y, pair[0]), among(moving, carry[-1], pair[1])
+
+
+def _pulled(
+    walk: Walk,
+    j: int,
+    y1: Tensor,
+    step: _Undone,
+    grads: tuple[Tensor, Tensor],
+    estimates: tuple[Tensor | None, Tensor | None],
+    totals: list[Tensor | None],
+) -> tuple[Tensor, Tensor]:
+    """Gradients in y and z of the start of step j from those of its end, y1 and z1.
+
+    Psi(-h; y1) takes from the gradient in y1 what it pulls back of that in z1. Then y0
+    gets L times it, and z0 the rest, besides that in z1, and what Psi(h; z0) pulls
+    back. `estimates`: gradients in the error and stiffness of the step.
+    """
+    method, moving = _method(walk), walk.plan.moving(j)
+    ahead, behind, (y_grad, z_grad) = step.ahead, step.behind, grads
+    assert ahead.out is not None
+    outputs: list[Tensor] = []
+    weights: list[Tensor] = []
+    pull, push = among(moving, -z_grad, None), torch.zeros_like(y_grad)
+    in_start: Tensor | None = None
+    in_error, in_stiffness = (
+        part if part is None or moving is None else part * moving.squeeze(1)
+        for part in estimates
+    )
+    error, coarse = ahead.out.error, ahead.out.error_coarse
+    if in_error is not None and error is not None:
+        whole = method.error(error, ahead.moved, behind.moved)
+        errors = (whole,) if coarse is None else (whole, coarse)
+        in_start, in_end, push, *rest = (
+            among(moving, part, None)
+            for part in walk.ratio_grads(step.y, y1, errors, in_error)
+        )
+        y_grad, pull = y_grad + in_end, pull + push
+        outputs.extend((error,) if coarse is None else (error, coarse))
+        weights.extend((push, *rest))
+    if in_stiffness is not None and ahead.out.stiffness is not None:
+        outputs.append(ahead.out.stiffness)
+        weights.append(in_stiffness)
+    (in_y,) = vjp((behind.moved,), (pull,), (behind.state,), behind.captured, totals)
+    y_grad = y_grad + among(moving, in_y, None)
+    outputs.append(ahead.moved)
+    weights.append(among(moving, y_grad, None) + push)
+    (in_z,) = vjp(outputs, weights, (ahead.state,), ahead.captured, totals)
+    rest_grad = z_grad + (1.0 - method.coupling) * y_grad + in_z
+    z_grad = among(moving, rest_grad, z_grad)
+    y_grad = among(moving, method.coupling * y_grad, y_grad)
+    return (y_grad if in_start is None else y_grad + in_start), z_grad
 
 
 def _method(walk: Walk) -> McCallumFoster:

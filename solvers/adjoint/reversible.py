@@ -70,14 +70,14 @@ class Reversible:
         """Raises ValueError for a solve that it cannot walk back."""
         if isinstance(term, ODETerm) and not isinstance(stepper, McCallumFoster):
             raise ValueError(
-                "adjoint=Reversible() walks back along method McCallumFoster(base) of "
-                f"an ODETerm, got method {stepper.name!r}; solve with "
+                "adjoint=Reversible() walks an ODETerm back along a method "
+                f"McCallumFoster(base), got method {stepper.name!r}; solve with "
                 "method=McCallumFoster('tsit5'), or use adjoint=Recompute()"
             )
         if not isinstance(term, ODETerm) and stepper.name != REVERSIBLE_HEUN.name:
             raise ValueError(
-                "adjoint=Reversible() walks back along method 'reversible_heun' of an "
-                f"SDETerm, got method {stepper.name!r}; solve with "
+                "adjoint=Reversible() walks an SDETerm back along method "
+                f"'reversible_heun', got method {stepper.name!r}; solve with "
                 "method='reversible_heun', or use adjoint=Recompute()"
             )
         if controller.jump_t is not None:
