@@ -224,7 +224,9 @@ def test_explain_names_the_pair_held_at_its_limit(f64: KIND) -> None:
         method=McCallumFoster("tsit5", 0.9),
         controller=PID(1e-4, 1e-6),
     )
-    assert sol.explain().findings, "spent nearly all steps on holding y and z together"
+    (finding,) = sol.explain().findings
+    assert finding.cause == "stiffness" and finding.share > 0.8
+    assert finding.advice.startswith("a coupling below 0.9, or method 'tsit5'")
 
 
 @pytest.mark.parametrize(
@@ -284,13 +286,17 @@ def test_not_for_sdes(f64: KIND) -> None:
         solve(term, torch.ones(2, 2, **f64), ts, method=McCallumFoster("tsit5"))
 
 
-def test_a_pair_that_no_step_holds_together_fails(f64: KIND) -> None:
-    """With coupling 1, nothing pulls y and z together."""
-    with pytest.raises(SolveError):
+@pytest.mark.parametrize("coupling", [1.0, 0.999])
+def test_pairs_that_short_steps_hold_together_say_why(
+    coupling: float, f64: KIND
+) -> None:
+    message = rf"max_steps.*apart: lower coupling={coupling:g}, use method 'tsit5' with"
+    with pytest.raises(SolveError, match=message):
         solve(
             ODETerm(relaxing),
             torch.full((1, 1), 3.0, **f64),
             torch.tensor([0.0, 30.0], **f64),
-            method=McCallumFoster("tsit5", 1.0),
+            method=McCallumFoster("tsit5", coupling),
             controller=PID(1e-6, 1e-9),
+            max_steps=1000,
         )
