@@ -32,9 +32,10 @@ class McCallumFoster:
     y1 = L y0 + (1 - L) z0 + Psi(h; t0, z0) and z1 = z0 - Psi(-h; t1, y1), where y + Psi
     is the method's step from y and L the coupling; z begins as y0, y is the solution.
     With `adjoint=Reversible()` gradients are exact without stored states. Its order is
-    that of the method. A step calls f twice as often as there are stages, once less for
-    methods whose last stage is the first of the next step. Not read inside its steps:
-    these end at the times of output, so `events`, `dense` and `jump_t` are refused.
+    that of the method, its estimate of stiffness that of the step from z. A step calls
+    f twice as often as there are stages, once less for methods whose last stage is the
+    first of the next step. Not read inside its steps: these end at the times of output,
+    so `events`, `dense` and `jump_t` are refused.
 
     Where the equation contracts, y and z come apart: on y' = a y with a < 0, in steps
     longer than -log(L) / |a|, their distance grows as exp(|a| t) from the size of one
