@@ -80,7 +80,8 @@ class Reversible:
                 f"'reversible_heun', got method {stepper.name!r}; solve with "
                 "method='reversible_heun', or use adjoint=Recompute()"
             )
-        if controller.jump_t is not None:
+        # Pairs refuse jumps themselves.
+        if not isinstance(term, ODETerm) and controller.jump_t is not None:
             raise ValueError(
                 "adjoint=Reversible() cannot walk back across jump_t, where the method "
                 "begins anew and leaves its second state behind; use "

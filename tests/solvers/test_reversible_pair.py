@@ -15,6 +15,7 @@ from nde.solvers import (
     FixedSteps,
     McCallumFoster,
     ODETerm,
+    Reversible,
     SDETerm,
     SolveError,
     solve,
@@ -249,7 +250,7 @@ def test_refused_pairs(options: dict[str, object], message: str) -> None:
 
 REFUSED = {
     "a jump": (
-        {"controller": FixedSteps(0.1, jump_t=(0.5,))},
+        {"controller": FixedSteps(0.1, jump_t=(0.5,)), "adjoint": Reversible()},
         r"'mccallum_foster\(tsit5\)' calls f at both ends .*jump_t, or step_t",
     ),
     "an event": (
