@@ -21,6 +21,7 @@ from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.own_noise import check_own_noise
 from nde.solvers.problem import Problem
+from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.salvage import (
     cut_short,
     failed,
@@ -146,6 +147,11 @@ def run(
     if setup.events or spent:
         outcome = replace(outcome, evaluations=outcome.evaluations + spent)
     t_end = outcome.tape.t_end
+    if isinstance(setup.stepper, McCallumFoster):
+        ended = outcome.tape.detached()
+        setup.stepper.warn_if_apart(
+            y0.detach(), ended.y_end, ended.carry_end[-1], ended.accepted > 0
+        )
     if graph:
         outcome = moving_end(problem, outcome, moving[:, -1])
     if setup.events:

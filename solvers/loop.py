@@ -21,9 +21,10 @@ from nde.solvers.initial_step import initial_step, noisy_step
 from nde.solvers.locate import Lookout, settle
 from nde.solvers.problem import Problem
 from nde.solvers.progress import RESOLUTION, Progress, resolution
+from nde.solvers.recording import HostRecorder, Recorder
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
-from nde.solvers.tape import HostRecorder, Recorder, Tape
+from nde.solvers.tape import Tape
 from nde.solvers.types import Increment, Status
 
 # Attempts between packings of the tape, which are also the times when failed rows are
