@@ -187,7 +187,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
             # A step cut short by a stop says nothing against longer ones after it.
             h_next = max(h_next, wanted)
         step = (t, h, error, fresh)
-        recorder.add(step, after, y, carry, inc, out, ratio, stages)
+        recorder.add(step, y, carry, inc, out, ratio, stages)
         if lookout is not None:
             begin, length = (problem.t0.new_tensor([number]) for number in (t, h))
             moved = begin == begin
