@@ -161,7 +161,7 @@ def solve(
             "batch='shared' ties all samples to one time, where an event of one would "
             "reset them all; use batch='per_sample' with resets"
         )
-    common = not events and _common(stepper, controller, times, probe_times)
+    common = not events and _common(stepper, controller, adjoint, times, probe_times)
     layout = Layout(structure, batch == "shared", times.reverse, common, args)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
     engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
@@ -207,21 +207,27 @@ def solve(
 def _common(
     stepper: Stepper,
     controller: Controller,
+    adjoint: Adjoint,
     times: UserTimes,
     probe_times: Tensor | None,
 ) -> bool:
-    """Whether all samples take the same steps, known beforehand.
+    """Whether all samples take the same steps, known beforehand, there and back.
 
     On one grid nothing is decided per sample; but a grid that is not read inside its
     steps lands on each sample's probes.
     """
-    if isinstance(controller, PID):
-        return False
-    own = [controller.step_t, controller.jump_t]
-    if not stepper.has_interpolant:
+    grids = [controller]
+    if isinstance(adjoint, Backsolve) and adjoint.controller is not None:
+        grids.append(adjoint.controller)
+    own = []
+    if isinstance(adjoint, Backsolve) or not stepper.has_interpolant:
         own.append(probe_times)
-    if isinstance(controller, StepTo):
-        own.append(controller.times)
+    for grid in grids:
+        if isinstance(grid, PID):
+            return False
+        own += [grid.step_t, grid.jump_t]
+        if isinstance(grid, StepTo):
+            own.append(grid.times)
     alike = all(not isinstance(table, Tensor) or table.ndim == 1 for table in own)
     return times.table.ndim == 1 and alike
 
