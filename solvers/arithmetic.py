@@ -1,4 +1,4 @@
-"""t + h and y + h k, for steps that are one number or one per row; slopes; stand-ins."""
+"""t + h and y + h k, for steps that are one number or one per row, and stand-ins."""
 
 from __future__ import annotations
 
