@@ -9,6 +9,7 @@ nothing back into the equation, so it is a sum along the steps that were accepte
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +33,9 @@ from nde.solvers.tape import Tape
 from nde.solvers.term import Layout, ODETerm
 from nde.solvers.tolerances import Tolerances, fit_tolerances, least_rtol
 from nde.solvers.types import SolveError, Status, Step
+
+# Tolerances by which a state may miss the stored one: errors of steps add up.
+_MISSED = 100.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class BackODE:
         equation = _AdjointEquation(self, totals)
         intervals = marks.times.shape[1] - 1
         looks = looks_at(intervals, self.captured)
-        a = grads[:, 0]
+        a, missed = grads[:, 0], []
         for k in range(intervals):
             begin, end = marks.times[:, k], marks.times[:, k + 1]
             # Where nothing is asked of what follows, the gradient stays zero.
@@ -71,8 +75,13 @@ class BackODE:
                 if intervals - 1 - k in looks:
                     call = partial(self._look, begin, y)
                     watched(call, self.problem, self.captured)
-                a = self._interval(equation, (begin, end), active, y, a)
+                z = self._interval(equation, (begin, end), active, y, a)
+                found, a = z.tensor_split(2, dim=1)
+                known = torch.where(active.unsqueeze(1), marks.states[:, k + 1], found)
+                met = torch.cat([known, a], dim=1)
+                missed.append(self.tolerances.ratio(z - met, met, met))
             a = a + grads[:, k + 1]
+        _warn_of_drift(missed)
         if bool(lost.any()):
             a = torch.where(lost.unsqueeze(1), torch.nan, a)
             for index, total in enumerate(totals):
@@ -94,11 +103,12 @@ class BackODE:
         y: Tensor,
         a: Tensor,
     ) -> Tensor:
-        """The gradient at the end of an interval backward, from that at its begin."""
+        """State and gradient, side by side, at the end of an interval backward, from
+        those at its begin."""
         # Rows without a way to go show the field what another one does.
         source = standing_in(active)
-        z = torch.cat([y, a], dim=1)[source]
-        t0 = -times[0][source]
+        begun = torch.cat([y, a], dim=1)
+        z, t0 = begun[source], -times[0][source]
         t1 = torch.where(active, -times[1], t0)
         problem = self._reversed(equation, t0, t1, z)
         equation.begin(problem.start_time, z)
@@ -111,7 +121,7 @@ class BackODE:
         failed = active & (tape.status != Status.SUCCESS)
         if bool(failed.any()):
             raise _failure(self.problem, tape, failed)
-        return torch.where(active.unsqueeze(1), tape.y_end[:, y.shape[1] :], a)
+        return torch.where(active.unsqueeze(1), tape.y_end, begun)
 
     def _reversed(
         self, equation: _AdjointEquation, t0: Tensor, t1: Tensor, z: Tensor
@@ -324,6 +334,23 @@ def _rms_of_both(norm: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
         return (0.5 * (norm(y).square() + norm(a).square())).sqrt()
 
     return measured
+
+
+def _warn_of_drift(missed: list[Tensor]) -> None:
+    """One warning if the state solved backward left the one solved forward.
+
+    `missed (rows,)` for each interval, in units of the tolerance.
+    """
+    worst = float(torch.stack(missed).max()) if missed else 0.0
+    if worst > _MISSED:
+        warnings.warn(
+            "adjoint=Backsolve() solved back to a state that misses the stored one by "
+            f"{worst:.0f} times the tolerance (more than {_MISSED:.0f}), and gradients "
+            "are off with it: errors grow backward where the equation contracts "
+            "forward; use adjoint=Recompute(), more output times, or "
+            "Backsolve(controller=...) with smaller tolerances",
+            stacklevel=2,
+        )
 
 
 def _failure(problem: Problem, tape: Tape, failed: Tensor) -> SolveError:

@@ -42,13 +42,14 @@ class Backsolve:
     backward.
 
     For an ODE the way back has steps of its own, in each sample its own, from output to
-    output: about as many as forward, each at the cost of three of its calls and two
-    vector-Jacobian products. Errors are judged by y and a alone, since the gradients of
-    parameters feed nothing back (Kidger, Chen and Lyons, *"Hey, that's not an ODE":
-    faster ODE adjoints via seminorms*, 2021); that method and Chen, Rubanova,
-    Bettencourt and Duvenaud, *Neural ordinary differential equations* (2018), appendix
-    B. The forward steps land on outputs and probe times. A backward pass that does not
-    reach the start raises `SolveError`. Not with `dense=True` where gradients are on.
+    output, with two calls and two vector-Jacobian products for each stage. Errors are
+    judged by y and a alone, since the gradients of parameters feed nothing back
+    (Kidger, Chen and Lyons, *"Hey, that's not an ODE": faster ODE adjoints via
+    seminorms*, 2021). The forward steps land on outputs and probe times. One warning is
+    given if the state solved backward misses a stored one by more than 100 tolerances;
+    where it does not get there, `SolveError` is raised. Not with `dense=True` where
+    gradients are on. Chen, Rubanova, Bettencourt and Duvenaud, *Neural ordinary
+    differential equations* (2018), appendix B.
 
     For an SDE, in the Stratonovich sense or with additive noise, Heun's method goes
     back over the steps of the forward pass, their Brownian increments reversed: two
