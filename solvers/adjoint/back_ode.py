@@ -78,8 +78,7 @@ class BackODE:
                 z = self._interval(equation, (begin, end), active, y, a)
                 found, a = z.tensor_split(2, dim=1)
                 known = torch.where(active.unsqueeze(1), marks.states[:, k + 1], found)
-                met = torch.cat([known, a], dim=1)
-                missed.append(self.tolerances.ratio(z - met, met, met))
+                missed.append(self._missed(found, known))
             a = a + grads[:, k + 1]
         _warn_of_drift(missed)
         if bool(lost.any()):
@@ -88,6 +87,14 @@ class BackODE:
                 if total is not None:
                     totals[index] = torch.full_like(total, torch.nan)
         return a
+
+    def _missed(self, found: Tensor, known: Tensor) -> Tensor:
+        """By how many tolerances a state was missed, of what is coarser: there or back."""
+        there = self.problem.tolerances.ratio(found - known, known, known)
+        off, size = (
+            torch.cat([y, torch.zeros_like(y)], dim=1) for y in (found - known, known)
+        )
+        return torch.minimum(there, self.tolerances.ratio(off, size, size))
 
     def _look(self, t: Tensor, y: Tensor) -> None:
         context, _ = self.captured.replay()
