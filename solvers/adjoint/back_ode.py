@@ -17,10 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nde.solvers import dense
 from nde.solvers.adjoint.backward import looks_at, vjp, watched
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import find_steps, start
+from nde.solvers.adjoint.marks import marks_of
 from nde.solvers.arithmetic import standing_in
 from nde.solvers.bound import BoundODE
 from nde.solvers.controller import PID, Controller, StepTo
@@ -56,7 +56,7 @@ class BackODE:
         totals: list[Tensor | None],
     ) -> Tensor:
         """The gradient in y0; those of captured tensors are added to `totals`."""
-        marks = _marks(self.problem, self.tape, g_end, g_polynomials)
+        marks = marks_of(self.problem, self.tape, g_end, g_polynomials)
         # An infinite gradient is no state to step from.
         lost = ~torch.isfinite(marks.grads).all(dim=2).all(dim=1)
         grads = torch.where(lost[:, None, None], 0.0, marks.grads)
@@ -89,7 +89,7 @@ class BackODE:
         return a
 
     def _missed(self, found: Tensor, known: Tensor) -> Tensor:
-        """By how many tolerances a state was missed, of what is coarser: there or back."""
+        """By how many tolerances a state was missed, the coarser of there and back."""
         there = self.problem.tolerances.ratio(found - known, known, known)
         off, size = (
             torch.cat([y, torch.zeros_like(y)], dim=1) for y in (found - known, known)
@@ -169,38 +169,52 @@ class BackODE:
         )
 
 
+@dataclass(frozen=True)
+class _Stage:
+    """Where the field was called, in forward time, and its value with the graph."""
+
+    t: Tensor
+    z: Tensor
+    slope: Tensor | None
+
+
 class _AdjointEquation:
     """The equation of y and a side by side, `(rows, 2 dim)`, as a field of engine time.
 
     It observes the steps backward, and adds what captured tensors get from each that
-    was accepted: sum_i h b_i a_i^T df/dp at the method's stages i. The field is called
-    once more for these, since what a step weighs in each row is only known after it;
-    and rows that did not move show it where they last set out, for a gradient of zero
-    would not survive an infinite derivative at the end of a rejected step.
+    was accepted: sum_i h b_i a_i^T df/dp at the method's stages i. What a step weighs
+    in each row is only known after it. Where some row did not move, the field is called
+    once more, and such rows show it where they last set out: a gradient of zero would
+    not survive an infinite derivative at the end of a rejected step.
     """
 
     def __init__(self, back: BackODE, totals: list[Tensor | None]) -> None:
         self._problem, self._totals = back.problem, totals
-        self._f, self._tableau = back.problem.term.f, back.stepper.tableau
+        self._field, self._tableau = back.problem.term.f, back.stepper.tableau
         self._context, self._captured = back.captured.replay()
-        self._stages: list[tuple[Tensor, Tensor]] = []
-        self._shown: tuple[Tensor, Tensor] | None = None
+        self._stages: list[_Stage] = []
+        self._shown: _Stage | None = None
         self._h: Step | None = None
 
     def f(self, t: Tensor, z: Tensor) -> Tensor:
         """The derivative of y and a in forward time."""
         y, a = z.detach().tensor_split(2, dim=1)
         y = y.contiguous().requires_grad_()
-        with torch.enable_grad(), self._context:
-            slope = self._f(t, y)
-        (grad,) = vjp((slope,), (a,), (y,), (), [])
+        slope = self._slope(t, y)
+        grad: Tensor | None = None
+        if slope.requires_grad:
+            keep = bool(self._captured)
+            (grad,) = torch.autograd.grad(
+                slope, y, a, retain_graph=keep, allow_unused=True
+            )
         if self._captured:
-            self._stages.append((t, z))
-        return torch.cat([slope.detach(), -grad], dim=1)
+            self._stages.append(_Stage(t, z, slope))
+        back = torch.zeros_like(a) if grad is None else -grad
+        return torch.cat([slope.detach(), back], dim=1)
 
     def begin(self, t: Tensor, z: Tensor) -> None:
         """Before the first step of an interval from `t`, in backward time."""
-        self._shown = self._now(t), z
+        self._shown = _Stage(self._now(t), z, None)
 
     def attempt(self, t: Step, y: Tensor, h: Step) -> None:
         """A step follows; those of a grid are accepted."""
@@ -211,7 +225,7 @@ class _AdjointEquation:
         self._stages, self._h = [], h
         if self._tableau.fsal:
             # The first stage was found with some step before, in each row another one.
-            self._stages.append((self._now(t), y))
+            self._stages.append(_Stage(self._now(t), y, None))
 
     def judge(self, t: Step, y: Tensor, h: Step, accept: bool | Tensor) -> None:
         """The step was accepted, or was not."""
@@ -227,22 +241,28 @@ class _AdjointEquation:
     def settle(self) -> None:
         """Add what the last step gives to the gradients of captured tensors."""
         h, self._h = self._h, None
+        stages, self._stages = self._stages[: self._tableau.stages], []
         if h is None or not self._captured:
             return
-        stages = self._stages[: self._tableau.stages]
         if isinstance(h, Tensor):
             moved = h > 0
-            assert self._shown is not None
-            stages = [_where(moved, stage, self._shown) for stage in stages]
-            self._shown = stages[0]
-            h = h.to(stages[0][1].dtype).unsqueeze(1)
-        for weight, (t, z) in zip(self._tableau.b, stages, strict=True):
+            if not bool(moved.all()):
+                assert self._shown is not None
+                stages = [_among(moved, stage, self._shown) for stage in stages]
+            self._shown = replace(stages[0], slope=None)
+            h = h.to(stages[0].z.dtype).unsqueeze(1)
+        for weight, stage in zip(self._tableau.b, stages, strict=True):
             if weight == 0.0:
                 continue
-            y, a = z.tensor_split(2, dim=1)
-            with torch.enable_grad(), self._context:
-                slope = self._f(t, y.contiguous())
+            y, a = stage.z.tensor_split(2, dim=1)
+            slope = stage.slope
+            if slope is None:
+                slope = self._slope(stage.t, y.contiguous())
             vjp((slope,), (weight * h * a,), (), self._captured, self._totals)
+
+    def _slope(self, t: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad(), self._context:
+            return self._field(t, y)
 
     def _now(self, t: Step) -> Tensor:
         """Backward time as the stages have it, forward."""
@@ -252,64 +272,13 @@ class _AdjointEquation:
         return -t.to(y.dtype)
 
 
-def _where(
-    rows: Tensor, value: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Time and state of one in some rows, of another in the rest."""
-    t = torch.where(rows, value[0], other[0])
-    return t, torch.where(rows.unsqueeze(1), value[1], other[1])
-
-
-@dataclass(frozen=True)
-class _Marks:
-    """Where the way back starts anew, latest first, in forward engine time.
-
-    `times (rows, n)`: the end of each row, what is read inside, and its start, which
-    also fills rows that have fewer. `states (rows, n, dim)` are the computed ones,
-    `grads (rows, n, dim)` the gradients of what was read there.
-    """
-
-    times: Tensor
-    states: Tensor
-    grads: Tensor
-
-
-def _marks(
-    problem: Problem, tape: Tape, g_end: Tensor | None, g_polynomials: Tensor | None
-) -> _Marks:
-    start, end = problem.t0.unsqueeze(1), tape.t_end.unsqueeze(1)
-    inside = (problem.reads > start) & (problem.reads < end)
-    reads = _falling(torch.where(inside, problem.reads, start))
-    again = torch.zeros_like(inside)
-    again[:, 1:] = reads[:, 1:] == reads[:, :-1]
-    reads = _falling(torch.where(again, start, reads))
-    reads = reads[:, (reads > start).any(dim=0)]
-    times = torch.cat([end, reads, start], dim=1)
-    y_end, polynomials = tape.y_end, tape.polynomials
-    states = dense.read(problem, tape, times, y_end, polynomials).detach()
-    states[:, 0] = y_end
-    grads = torch.zeros_like(states)
-    if g_end is not None:
-        grads[:, 0] = g_end
-    if g_polynomials is None or not tape.slots.numel():
-        return _Marks(times, states, grads)
-    entry, found = dense.locate(problem, tape, times)
-    slot = tape.slot[entry]
-    found = found & (slot >= 0) & (times > start) & (times < end)
-    entry, picked = entry[found], g_polynomials[slot[found]]
-    read = picked[:, 0]
-    if problem.interpolates:
-        # Read at theta, 0 or 1: all has p_0, and p_1 has h theta of it.
-        h = tape.h[entry]
-        late = picked[:, 1] / h.unsqueeze(1).to(picked.dtype)
-        at_end = (times[found] - tape.t[entry]) > 0.5 * h
-        read = torch.where(at_end.unsqueeze(1), late, read - late)
-    grads[found] = read.to(grads.dtype)
-    return _Marks(times, states, grads)
-
-
-def _falling(times: Tensor) -> Tensor:
-    return times.sort(dim=1, descending=True).values
+def _among(rows: Tensor, stage: _Stage, other: _Stage) -> _Stage:
+    """A stage of some rows, and another one of the rest, still to be called."""
+    return _Stage(
+        t=torch.where(rows, stage.t, other.t),
+        z=torch.where(rows.unsqueeze(1), stage.z, other.z),
+        slope=None,
+    )
 
 
 def tolerances_of(
