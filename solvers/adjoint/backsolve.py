@@ -207,6 +207,9 @@ class _Backsolve(torch.autograd.Function):
                 "statistics of the solver are no part; use adjoint=Recompute()"
             )
         totals: list[Tensor | None] = [None] * len(back.captured.tensors)
-        a = back.solved(g_end, g_polynomials, totals)
-        check_unchanged(back.captured, ctx.versions, totals)
+        try:
+            a = back.solved(g_end, g_polynomials, totals)
+        finally:
+            # If it failed, then because of a change.
+            check_unchanged(back.captured, ctx.versions, totals)
         return (None, a, *totals)
