@@ -1,5 +1,6 @@
 """Backsolve for ODEs: what it nears as tolerances shrink, alone, and what it costs."""
 
+import gc
 import math
 from collections.abc import Callable
 
@@ -301,12 +302,31 @@ def test_the_field_sees_the_same_kind_of_time_both_ways(f64: KIND) -> None:
         assert counted.shapes == {ndim}
 
 
-def test_keeps_no_states(f64: KIND) -> None:
-    net, y0 = TimedMLP(2).to(**f64), normal((3, 2), 1, **f64).requires_grad_()
-    ts = torch.tensor([0.0, 5.0], **f64)
-    sol = solve(ODETerm(net), y0, ts, adjoint=Backsolve())
-    tape = sol.record.outcome.tape
-    assert tape.y is None and tape.carry == () and not tape.polynomials.numel()
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    "controller", [FixedSteps(0.01), PID(max_step=0.01)], ids=["fixed", "pid"]
+)
+def test_keeps_no_states(controller: object, samples: int, f64: KIND) -> None:
+    """Fewer tensors of a state's size than there are steps, at any time."""
+    net, calls = TimedMLP(50).to(**f64), 0
+    alive: list[int] = []
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls % 300 == 0:
+            tensors = (x for x in gc.get_objects() if type(x) is Tensor)
+            alive.append(sum(x.numel() >= y.numel() for x in tensors))
+        return net(t, y)
+
+    y0 = normal((samples, 50), 1, **f64).requires_grad_()
+    ts = torch.tensor([0.0, 2.0], **f64)
+    gc.collect()
+    sol = solve(ODETerm(field), y0, ts, controller=controller, adjoint=Backsolve())
+    sol.final.sum().backward()
+    assert len(alive) >= 8
+    # Those of a step and of its graph; of 100 and 200 steps alike.
+    assert max(alive) < 150 < int(sol.stats.accepted.min()) == 200
 
 
 def lost(adjoint: object, kind: KIND, **options: object) -> Solution:
