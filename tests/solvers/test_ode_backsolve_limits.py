@@ -1,6 +1,7 @@
 """Backsolve for ODEs at its limits: jumps and events, what it refuses, what it warns
 of."""
 
+import math
 import weakref
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from nde.solvers import (
     solve,
 )
 
+NAN = math.nan
 TIGHT = PID(1e-10, 1e-12)
 
 
@@ -127,6 +129,35 @@ def test_only_named_parameters_get_gradients(f64: KIND) -> None:
     ).final.sum().backward()
     assert bool(net.inner.weight.grad.any())
     assert net.outer.weight.grad is None and net.inner.bias.grad is None
+
+
+def test_derivatives_that_are_not_finite_where_no_step_was_taken(f64: KIND) -> None:
+    """y' = k sqrt(y): a first step back of the whole interval leaves where that is
+    defined, and the last sample, which has no interval, rests where dy'/dk is not."""
+    rate = torch.tensor(1.0, **f64).requires_grad_()
+    y0 = torch.tensor([[0.05], [1.0], [0.0]], **f64).requires_grad_()
+    ts = torch.tensor([[0.0, 2.0], [0.0, 1.0], [0.5, NAN]], **f64)
+    back = Backsolve(controller=PID(1e-9, 1e-11, first_step=2.0))
+    sol = solve(
+        ODETerm(lambda t, y: (rate * y).sqrt()),
+        y0,
+        ts,
+        controller=TIGHT,
+        adjoint=back,
+    )
+    in_y0, in_rate = torch.autograd.grad(sol.final.sum(), [y0, rate])
+    # y = (sqrt(y0) + sqrt(k) t / 2)^2
+    root, half = y0.detach()[:2].sqrt(), torch.tensor([[1.0], [0.5]], **f64)
+    assert torch.allclose(in_y0[:2], 1.0 + half / root, rtol=1e-7)
+    assert in_y0[2] == 1.0
+    assert torch.allclose(in_rate, ((root + half) * half).sum(), rtol=1e-7)
+
+
+def test_dense_solutions_where_no_gradient_is_asked(f64: KIND) -> None:
+    y0, ts = torch.ones(2, 1, **f64), torch.tensor([0.0, 1.0], **f64)
+    sol = solve(ODETerm(lambda t, y: -y), y0, ts, adjoint=Backsolve(), dense=True)
+    middle = sol.evaluate(torch.tensor([0.5], **f64))
+    assert torch.allclose(middle, (-0.5 * torch.ones(2, 1, 1, **f64)).exp(), rtol=1e-3)
 
 
 def test_single_precision() -> None:
