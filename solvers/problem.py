@@ -30,7 +30,8 @@ class Problem:
     `grid (rows, k)` those of `StepTo`, `watch` the events. `common` if all rows take
     the same steps, known beforehand: then the field sees one time for all. `noise` is
     the Brownian motion of an SDE; the steps of a grid have theirs in its schedule.
-    `observer` is told of the steps.
+    `observer` is told of the steps. `first_step (rows,)` is what adaptive steps begin
+    with, NaN where they have to choose.
     """
 
     term: Bound
@@ -51,6 +52,7 @@ class Problem:
     noise: BrownianGrid | BrownianMotion | None = None
     keep_motion: bool = False
     observer: Observer | None = None
+    first_step: Tensor | None = None
 
     @property
     def rows(self) -> int:

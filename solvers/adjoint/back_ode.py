@@ -64,6 +64,7 @@ class BackODE:
         intervals = marks.times.shape[1] - 1
         looks = looks_at(intervals, self.captured)
         a, missed = grads[:, 0], []
+        first: Tensor | None = None
         for k in range(intervals):
             begin, end = marks.times[:, k], marks.times[:, k + 1]
             # Where nothing is asked of what follows, the gradient stays zero.
@@ -75,7 +76,7 @@ class BackODE:
                 if intervals - 1 - k in looks:
                     call = partial(self._look, begin, y)
                     watched(call, self.problem, self.captured)
-                z = self._interval(equation, (begin, end), active, y, a)
+                z, first = self._interval(equation, (begin, end), active, y, a, first)
                 found, a = z.tensor_split(2, dim=1)
                 known = torch.where(active.unsqueeze(1), marks.states[:, k + 1], found)
                 missed.append(self._missed(found, known))
@@ -109,15 +110,16 @@ class BackODE:
         active: Tensor,
         y: Tensor,
         a: Tensor,
-    ) -> Tensor:
+        first: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
         """State and gradient, side by side, at the end of an interval backward, from
-        those at its begin."""
+        those at its begin; and the first step to try, here and in the next one."""
         # Rows without a way to go show the field what another one does.
         source = standing_in(active)
         begun = torch.cat([y, a], dim=1)
         z, t0 = begun[source], -times[0][source]
         t1 = torch.where(active, -times[1], t0)
-        problem = self._reversed(equation, t0, t1, z)
+        problem = replace(self._reversed(equation, t0, t1, z), first_step=first)
         equation.begin(problem.start_time, z)
         with torch.no_grad():
             carry = start(problem)
@@ -128,7 +130,23 @@ class BackODE:
         failed = active & (tape.status != Status.SUCCESS)
         if bool(failed.any()):
             raise _failure(self.problem, tape, failed)
-        return torch.where(active.unsqueeze(1), tape.y_end, begun)
+        met = torch.where(active.unsqueeze(1), tape.y_end, begun)
+        return met, self._next_step(tape, active, first)
+
+    def _next_step(
+        self, tape: Tape, active: Tensor, before: Tensor | None
+    ) -> Tensor | None:
+        """What the errors of the last steps let rows try next: `(rows,)`."""
+        controller, order = self.controller, self.stepper.error_order
+        if not isinstance(controller, PID):
+            return None
+        assert order is not None
+        last = (tape.accepted - 1).clamp_min(0).unsqueeze(0)
+        entry = tape.index.gather(0, last).squeeze(0)
+        h, ratio = tape.h[entry], tape.error[entry]
+        _, after, _ = controller.adapt(h, ratio, controller.begin(ratio), order)
+        unknown = torch.nan if before is None else before
+        return torch.where(active, after, unknown)
 
     def _reversed(
         self, equation: _AdjointEquation, t0: Tensor, t1: Tensor, z: Tensor
