@@ -142,13 +142,15 @@ class Solution:
         """Start, length and start state of accepted steps, without gradient.
 
         `number (rows,)` counts each sample's accepted steps from 0. Raises ValueError
-        if the solve kept no states, because nothing in it required gradients.
+        if the solve kept no states, because nothing in it required gradients, or its
+        adjoint does without.
         """
         tape, layout = self.record.outcome.tape, self.record.layout
         if tape.y is None or tape.steps == 0:
             raise ValueError(
-                "this solve kept no accepted steps, as nothing in it required grad or "
-                "gradients were off; solve outside of torch.no_grad()"
+                "this solve kept no accepted steps, as nothing in it required grad, "
+                "gradients were off, or its adjoint keeps none; solve outside of "
+                "torch.no_grad(), with adjoint=Recompute()"
             )
         entry = tape.index.gather(0, number.unsqueeze(0)).squeeze(0)
         # A row without such a step rests where it ended.

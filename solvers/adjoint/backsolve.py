@@ -42,12 +42,13 @@ class Backsolve:
     backward.
 
     For an ODE the way back has steps of its own, in each sample its own, from output to
-    output, with two calls and two vector-Jacobian products for each stage. Errors are
-    judged by y and a alone, since the gradients of parameters feed nothing back
-    (Kidger, Chen and Lyons, *"Hey, that's not an ODE": faster ODE adjoints via
-    seminorms*, 2021). The forward steps land on outputs and probe times. One warning is
-    given if the state solved backward misses a stored one by more than 100 tolerances;
-    where it does not get there, `SolveError` is raised. Not with `dense=True` where
+    output. Each stage takes a call and two vector-Jacobian products, and another call
+    where a sample rests or its step is rejected. Errors are judged by y and a alone,
+    since the gradients of parameters feed nothing back (Kidger, Chen and Lyons, *"Hey,
+    that's not an ODE": faster ODE adjoints via seminorms*, 2021). The forward steps
+    land on outputs and probe times. One warning is given if the state solved backward
+    misses a stored one by more than 100 tolerances; where it does not get there, within
+    `max_steps` from the one before, `SolveError` is raised. Not with `dense=True` where
     gradients are on. Chen, Rubanova, Bettencourt and Duvenaud, *Neural ordinary
     differential equations* (2018), appendix B.
 
@@ -67,9 +68,10 @@ class Backsolve:
         method: for the way back of an ODE, an explicit Runge-Kutta method by name or
             as a `Stepper`. None is the forward one.
         controller: for the way back of an ODE, with tolerances of its own, which
-            measure y and a alike. None is the forward one; one without `jump_t` takes
-            that of the forward one. An adaptive one lets the field see a time for each
-            sample also forward.
+            measure y and a alike: an `atol` far above the gradients asks nothing of
+            them. None is the forward one; one without `jump_t` takes that of the
+            forward one. An adaptive one lets the field see a time for each sample also
+            on a forward grid.
     """
 
     parameters: tuple[Tensor, ...] | None = None

@@ -121,6 +121,15 @@ def test_tensors_that_depend_on_each_other_count_once(f64: KIND) -> None:
     assert_same([gradient(Backsolve())], [gradient(Direct())], rtol=1e-8)
 
 
+def test_goes_back_again_from_a_graph_that_was_kept(f64: KIND) -> None:
+    rate = torch.tensor(1.0, **f64).requires_grad_()
+    loss = decay(f64, Backsolve(), rate, controller=TIGHT)
+    loss.backward(retain_graph=True)
+    once = rate.grad.clone()
+    loss.backward()
+    assert torch.equal(rate.grad, 2.0 * once) and bool(once != 0.0)
+
+
 def test_only_named_parameters_get_gradients(f64: KIND) -> None:
     net, y0 = TimedMLP(2).to(**f64), normal((2, 2), 1, **f64)
     adjoint = Backsolve(parameters=(net.inner.weight,))
