@@ -15,7 +15,7 @@ from nde.solvers.bound import BoundSDE, bind
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
-from nde.solvers.driving import finely, motion_of
+from nde.solvers.driving import check_motion, motion_of
 from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
@@ -139,7 +139,7 @@ def run(
         problem = replace(problem, noise=motion_of(problem, setup.noise))
     plan = _plan(setup, problem) if setup.fixed else None
     if plan is None and isinstance(term, BoundSDE):
-        problem = finely(problem)
+        check_motion(problem)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
         if plan is None:
