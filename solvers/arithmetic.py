@@ -1,4 +1,4 @@
-"""t + h and y + h k, for steps that are one number or one per row, and slopes."""
+"""t + h and y + h k, for steps that are one number or one per row, and stand-ins."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def slope_size(dk: Tensor, dg: Tensor, dtype: torch.dtype) -> Tensor:
     floor = torch.finfo(dtype).tiny
     size = torch.linalg.vector_norm(dg, dim=-1).clamp_min(floor)
     return torch.div(torch.linalg.vector_norm(dk, dim=-1), size)
+
+
+def standing_in(rows: Tensor) -> Tensor:
+    """Row numbers `(rows,)` in which one of the given rows stands in for the others.
+
+    What a user's function makes of the others is not used, but its derivative there
+    may be infinite, and zero times that is no number.
+    """
+    place = torch.arange(rows.shape[0], device=rows.device)
+    return torch.where(rows, place, rows.long().argmax())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint import Adjoint, Direct
+from nde.solvers.adjoint import Adjoint, Backsolve, Direct
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
@@ -62,6 +62,15 @@ class Setup:
         """Whether steps are known beforehand."""
         return not isinstance(self.controller, PID)
 
+    @property
+    def lands(self) -> bool:
+        """Whether steps have to be told to end where something is read."""
+        if self.stepper.has_interpolant:
+            # The gradient of what is read inside a step has no place on the way back.
+            return isinstance(self.adjoint, Backsolve)
+        # A grid without interpolant does so by itself.
+        return not self.fixed
+
 
 @dataclass(frozen=True)
 class Run:
@@ -103,8 +112,7 @@ def run(
         wanted = torch.cat([wanted, probes.detach().reshape(layout.rows, -1)], dim=1)
     term = bind(setup.term, layout)
     gap = y0.dtype if setup.stepper.has_interpolant else None
-    # What is not read inside its steps lands on what is read; a grid knows.
-    landings = None if setup.fixed or setup.stepper.has_interpolant else wanted
+    landings = wanted if setup.lands else None
     problem = Problem(
         term=term,
         stepper=setup.stepper,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nde.solvers.arithmetic import standing_in
 from nde.solvers.engine import Run, Setup, run
-from nde.solvers.moving_ends import slope_at, standing_in
+from nde.solvers.moving_ends import slope_at
 from nde.solvers.types import Status
 from nde.solvers.watch import Watch
 

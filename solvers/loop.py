@@ -193,7 +193,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
             # A step cut short by a stop says nothing against longer ones after it.
             h_next = max(h_next, wanted)
         step = (t, h, error, fresh)
-        recorder.add(step, after, y, carry, inc, out, ratio, stages)
+        recorder.add(step, y, carry, inc, out, ratio, stages)
         if lookout is not None:
             begin, length = (problem.t0.new_tensor([number]) for number in (t, h))
             moved = begin == begin
@@ -230,12 +230,25 @@ def _parts(problem: Problem) -> tuple[Stepper, PID, float]:
 
 @torch.no_grad()
 def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: float) -> Tensor:
-    controller = problem.controller
+    controller, given = problem.controller, problem.first_step
     assert isinstance(controller, PID)
     span = problem.t1 - problem.t0
-    if controller.first_step is not None:
-        first = torch.full_like(span, controller.first_step).minimum(span)
-        return first.clamp(controller.min_step, controller.max_step)
+    if given is not None:
+        unknown = torch.isnan(given)
+        step = given.minimum(span)
+        if bool(unknown.any()):
+            chosen = _chosen_step(problem, carry, order, span)
+            step = torch.where(unknown, chosen, step)
+    elif controller.first_step is not None:
+        step = torch.full_like(span, controller.first_step).minimum(span)
+    else:
+        step = _chosen_step(problem, carry, order, span)
+    return step.clamp(controller.min_step, controller.max_step)
+
+
+def _chosen_step(
+    problem: Problem, carry: tuple[Tensor, ...], order: float, span: Tensor
+) -> Tensor:
     y = problem.y0.detach()
     k = carry[0] if carry else problem.term.f(problem.t0.to(y.dtype), y)
     step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
@@ -245,8 +258,7 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: float) -> Te
     # A guess too short to be told from none, near a zero of the state, is no failure.
     far = torch.maximum(problem.t0.abs(), problem.t1.abs())
     least = 2.0 * resolution(problem.t0, far)
-    step = torch.maximum(step, torch.minimum(least, span))
-    return step.clamp(controller.min_step, controller.max_step)
+    return torch.maximum(step, torch.minimum(least, span))
 
 
 def rounded(h: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.arithmetic import standing_in
 from nde.solvers.problem import Problem
 from nde.solvers.types import Status
 
@@ -65,16 +66,6 @@ def moving_end(problem: Problem, outcome: Outcome, t1: Tensor) -> Outcome:
     reached = (outcome.tape.status == Status.SUCCESS).unsqueeze(1)
     slope = torch.where(reached, slope, 0.0)
     return replace(outcome, y_end=shifted(outcome.y_end, t1, slope))
-
-
-def standing_in(rows: Tensor) -> Tensor:
-    """Row numbers `(rows,)` in which one of the given rows stands in for the others.
-
-    What a user's function makes of the others is not used, but its derivative there
-    may be infinite, and zero times that is no number.
-    """
-    place = torch.arange(rows.shape[0], device=rows.device)
-    return torch.where(rows, place, rows.long().argmax())
 
 
 def moving_events(problem: Problem, outcome: Outcome) -> tuple[Outcome, Tensor]:

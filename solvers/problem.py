@@ -31,7 +31,8 @@ class Problem:
     `grid (rows, k)` those of `StepTo`, `watch` the events. `common` if all rows take
     the same steps, known beforehand: then the field sees one time for all. `noise` is
     the Brownian motion of an SDE; the steps of a grid have theirs in its schedule.
-    `observer` is told of the steps.
+    `observer` is told of the steps. `first_step (rows,)` is what adaptive steps begin
+    with, NaN where they have to choose.
     """
 
     term: Bound
@@ -53,6 +54,7 @@ class Problem:
     keep_motion: bool = False
     spacing: int = 1
     observer: Observer | None = None
+    first_step: Tensor | None = None
 
     @property
     def rows(self) -> int:

@@ -37,7 +37,6 @@ class HostRecorder:
     def add(
         self,
         step: tuple[float, float, float, bool],
-        after: float,
         y: Tensor,
         carry: tuple[Tensor, ...],
         inc: Increment,
@@ -45,10 +44,11 @@ class HostRecorder:
         ratio: Tensor,
         stages: Stages | None,
     ) -> None:
-        """One accepted step: (t, h, error, fresh), its end, what it began at and what
-        drove it."""
+        """One accepted step: (t, h, error, fresh), what it began at and what drove
+        it."""
         problem, t = self._problem, step[0]
-        edge = after if problem.interpolates else t
+        # Rounded, as the sum is for whoever reads: it may fall short of a stop.
+        edge = t + step[1] if problem.interpolates else t
         passed, self._met = self._met, bisect.bisect_right(self._reads, edge)
         if problem.dense or self._met > passed:
             self._slots.append(len(self._times))

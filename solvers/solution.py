@@ -142,7 +142,8 @@ class Solution:
         """Start, length and start state of accepted steps, without gradient.
 
         `number (rows,)` counts each sample's accepted steps from 0. Raises ValueError
-        if the solve kept no states, because nothing in it required gradients.
+        if the solve kept no states, because nothing in it required gradients, or its
+        adjoint does without.
         """
         tape, layout = self.record.outcome.tape, self.record.layout
         if tape.y is None or tape.steps == 0:

@@ -80,8 +80,8 @@ def solve(
             `StepTo(times)`; methods without an error estimate need one of the latter.
         adjoint: `Recompute()` (default) or `Direct()`; `Reversible()`, exact without
             storing states, with method `McCallumFoster(base)` for an ODE and
-            "reversible_heun" for an SDE; `Backsolve()`, approximate, for Stratonovich
-            equations.
+            "reversible_heun" for an SDE; `Backsolve()`, approximate without storing
+            states, for ODEs and Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,
@@ -162,7 +162,7 @@ def solve(
             "batch='shared' ties all samples to one time, where an event of one would "
             "reset them all; use batch='per_sample' with resets"
         )
-    common = not events and _common(stepper, controller, times, probe_times)
+    common = not events and _common(stepper, controller, adjoint, times, probe_times)
     layout = Layout(structure, batch == "shared", times.reverse, common, args)
     # A copy: neither the solve nor a field that works in place touches y0 itself.
     engine_y0 = layout.to_engine(y0, "y0").clone(memory_format=torch.contiguous_format)
@@ -208,21 +208,27 @@ def solve(
 def _common(
     stepper: Stepper,
     controller: Controller,
+    adjoint: Adjoint,
     times: UserTimes,
     probe_times: Tensor | None,
 ) -> bool:
-    """Whether all samples take the same steps, known beforehand.
+    """Whether all samples take the same steps, known beforehand, there and back.
 
     On one grid nothing is decided per sample; but a grid that is not read inside its
     steps lands on each sample's probes.
     """
-    if isinstance(controller, PID):
-        return False
-    own = [controller.step_t, controller.jump_t]
-    if not stepper.has_interpolant:
+    grids = [controller]
+    if isinstance(adjoint, Backsolve) and adjoint.controller is not None:
+        grids.append(adjoint.controller)
+    own = []
+    if isinstance(adjoint, Backsolve) or not stepper.has_interpolant:
         own.append(probe_times)
-    if isinstance(controller, StepTo):
-        own.append(controller.times)
+    for grid in grids:
+        if isinstance(grid, PID):
+            return False
+        own += [grid.step_t, grid.jump_t]
+        if isinstance(grid, StepTo):
+            own.append(grid.times)
     alike = all(not isinstance(table, Tensor) or table.ndim == 1 for table in own)
     return times.table.ndim == 1 and alike
 

@@ -101,7 +101,8 @@ class Observer(Protocol):
         """After an adaptive step: whether it was accepted, for all rows or per row."""
 
     def replay(self, t: Step, y: Tensor, h: Step) -> None:
-        """Before a backward pass repeats a step."""
+        """Before a backward pass repeats a step, or takes one of its own, of length
+        `h` back from `y` at `t`."""
 
 
 class SolveError(RuntimeError):

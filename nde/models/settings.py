@@ -47,8 +47,9 @@ class SolverSettings:
         rtol: relative tolerance; with fixed steps it only normalises error estimates.
         atol: absolute tolerance, likewise.
         adjoint: "recompute" (memory of the states alone), "direct" (autograd through
-            the steps: faster for small models, more memory), and for an SDE
-            "reversible" (with method "reversible_heun", no states kept) or "backsolve".
+            the steps: faster for small models, more memory), for an SDE "reversible"
+            (with method "reversible_heun", no states kept), or "backsolve" (no states
+            kept, approximate).
         batch: "per_sample" or "shared" steps.
         max_steps: attempted steps per sample.
 

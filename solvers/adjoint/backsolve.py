@@ -1,73 +1,93 @@
-"""Backsolve: the adjoint equation of an SDE, solved backward along the same path."""
+"""Backsolve: the adjoint equation, solved backward in place of the solver's steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nde.solvers.adjoint.backward import (
-    check_unchanged,
-    ended_early,
-    ends,
-    looks_at,
-    vjp,
-    watched,
-)
+from nde.solvers.adjoint.back_ode import BackODE, tolerances_of
+from nde.solvers.adjoint.back_sde import BackSDE
+from nde.solvers.adjoint.backward import check_unchanged, ended_early
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import evaluations, find_steps
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.adjoint.recompute import Recompute
-from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
-from nde.solvers.controller import Controller
+from nde.solvers.controller import PID, Controller, FixedSteps, StepTo
+from nde.solvers.methods import ODE_METHODS, method_named
 from nde.solvers.problem import Problem
+from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.stepper import Stepper
-from nde.solvers.tape import Tape
 from nde.solvers.term import ODETerm, Term
-from nde.solvers.types import Increment, Status
+from nde.solvers.types import Status
 
 
 @dataclass(frozen=True)
 class Backsolve:
-    """Approximate gradients of an SDE, with the memory of its outputs.
+    """Approximate gradients, with the memory of the outputs.
 
-    The gradient a of the state obeys da = -(df/dy)^T a dt - (dg/dy)^T a o dB, which the
-    backward pass solves together with the state and the gradients of captured tensors,
-    by Heun's method over the steps of the forward pass, their Brownian increments
-    reversed. At outputs the state is set to the stored one. What results is not the
-    gradient of the computed solution, but differs from it by an error of the step's
-    order: prefer `Recompute`, or `Reversible` where memory is short. Statistics of the
-    solver are no part of the equation and have no gradient: RuntimeError. No double
+    The gradient a of the state of an ODE obeys a' = -(df/dy)^T a, that of an SDE
+    da = -(df/dy)^T a dt - (dg/dy)^T a o dB. The backward pass solves this together with
+    the state and the gradients of captured tensors, and sets the state to the stored
+    one at each output, where it adds the output's gradient to a. What results is not
+    the gradient of the computed solution, but nears it with the tolerance, or the
+    step; where the equation contracts, the state solved backward leaves the one solved
+    forward. Prefer `Recompute`, or where memory is short `Reversible`. Statistics of
+    the solver are no part of the equation and have no gradient: RuntimeError. No double
     backward.
 
-    For equations in the Stratonovich sense, and additive noise. Two calls of drift and
-    diffusion and two vector-Jacobian products for each step. Where samples fail
-    (`throw=False`), which have no way back, the solve is that of `Recompute`. Brownian
-    increments of the steps are kept.
+    For an ODE the way back has steps of its own, in each sample its own, from output to
+    output. Each stage takes a call and two vector-Jacobian products, and another call
+    where a sample rests or its step is rejected. Errors are judged by y and a alone,
+    since the gradients of parameters feed nothing back (Kidger, Chen and Lyons, *"Hey,
+    that's not an ODE": faster ODE adjoints via seminorms*, 2021). The forward steps
+    land on outputs and probe times. One warning is given if the state solved backward
+    misses a stored one by more than 100 tolerances; where it does not get there, within
+    `max_steps` from the one before, `SolveError` is raised. Not with `dense=True` where
+    gradients are on. Chen, Rubanova, Bettencourt and Duvenaud, *Neural ordinary
+    differential equations* (2018), appendix B.
 
-    Li, Wong, Chen and Duvenaud, *Scalable gradients for stochastic differential
-    equations* (2020), section 3; Kidger, *On neural differential equations* (2021),
-    chapter 5, for how it compares. Tensors that get gradients: as for `Recompute`.
+    For an SDE, in the Stratonovich sense or with additive noise, Heun's method goes
+    back over the steps of the forward pass, their Brownian increments reversed: two
+    calls of drift and diffusion and two vector-Jacobian products for each. Brownian
+    increments of the steps are kept. Li, Wong, Chen and Duvenaud, *Scalable gradients
+    for stochastic differential equations* (2020), section 3; Kidger, *On neural
+    differential equations* (2021), chapter 5, for how it compares.
+
+    Where samples fail (`throw=False`), which have no way back, or a grid ends at
+    events, the solve is that of `Recompute`. Tensors that get gradients: as there.
 
     Args:
-        parameters: the only tensors besides y0 that get gradients; None finds those
-            that the term uses.
+        parameters: the only tensors besides y0 and ts that get gradients; None finds
+            those that the term uses.
+        method: for the way back of an ODE, an explicit Runge-Kutta method by name or
+            as a `Stepper`. None is the forward one.
+        controller: for the way back of an ODE, with tolerances of its own, which
+            measure y and a alike: an `atol` far above the gradients asks nothing of
+            them. None is the forward one; one without `jump_t` takes that of the
+            forward one. An adaptive one lets the field see a time for each sample also
+            on a forward grid.
     """
 
     parameters: tuple[Tensor, ...] | None = None
+    method: str | Stepper | None = None
+    controller: Controller | None = None
 
     def check(self, term: Term, stepper: Stepper, controller: Controller) -> None:
-        """Raises ValueError for an equation that it cannot solve backward."""
+        """Raises TypeError or ValueError for what it cannot solve backward."""
         if isinstance(term, ODETerm):
+            self._way_back(stepper, controller)
+            return
+        if self.method is not None or self.controller is not None:
             raise ValueError(
-                "adjoint=Backsolve() is for an SDETerm, got an ODETerm; use "
-                "adjoint=Recompute(), whose gradients are exact"
+                "adjoint=Backsolve(method=..., controller=...) is for an ODETerm; the "
+                "way back of an SDETerm is Heun's method over the forward steps: "
+                "leave both out"
             )
         if term.interpretation == "ito" and term.noise != "additive":
             raise ValueError(
@@ -83,16 +103,35 @@ class Backsolve:
         carry: tuple[Tensor, ...],
         captured: Captured,
     ) -> Outcome:
-        """Solve with gradients to `problem.y0` and to the captured tensors."""
+        """Solve with gradients to `problem.y0` and to the captured tensors.
+
+        Raises ValueError for an ODE that is to be kept dense, or tolerances that do
+        not fit the state.
+        """
+        ordinary = not isinstance(problem.term, BoundSDE)
+        if ordinary and problem.dense:
+            raise ValueError(
+                "dense=True with adjoint=Backsolve(): the adjoint equation has to know "
+                "when something is read before it is solved; put the times in ts or "
+                "probe_times, or use adjoint=Recompute()"
+            )
+        if ordinary:
+            method, controller = self._way_back(problem.stepper, problem.controller)
+            tolerances = tolerances_of(controller, method, problem)
         stored = Recompute(self.parameters)
         if plan is not None and ended_early(problem, plan):
             return stored.run(problem, plan, carry, captured)
-        stateless = replace(problem, keep=False, keep_motion=True)
+        stateless = replace(problem, keep=False, keep_motion=not ordinary)
         tape = find_steps(stateless, plan, carry)
-        if plan is None and bool((tape.status != Status.SUCCESS).any()):
+        ended = (tape.status == Status.SUCCESS) | (tape.status == Status.EVENT)
+        if plan is None and not bool(ended.all()):
             return stored.run(problem, plan, carry, captured)
-        steps = replay_of(tape) if plan is None else plan
-        back = _Back(problem, tape, steps, captured)
+        back: BackODE | BackSDE
+        if ordinary:
+            back = BackODE(problem, tape, captured, method, controller, tolerances)
+        else:
+            steps = replay_of(tape) if plan is None else plan
+            back = BackSDE(problem, tape, steps, captured)
         y_end, polynomials, error, stiffness = _Backsolve.apply(  # type: ignore[no-untyped-call]
             back, problem.y0, *captured.tensors
         )
@@ -104,61 +143,48 @@ class Backsolve:
             graph=(error, stiffness),
         )
 
-
-@dataclass(frozen=True)
-class _Back:
-    """What the way back needs."""
-
-    problem: Problem
-    tape: Tape
-    plan: Schedule
-    captured: Captured
-
-    def pull(
-        self,
-        now: Tensor,
-        y: Tensor,
-        weight: Tensor,
-        inc: Increment,
-        totals: list[Tensor | None],
-    ) -> tuple[Tensor, Tensor]:
-        """f h + g w at a state, and the gradient of <weight, f h + g w> there."""
-        term = self.problem.term
-        assert isinstance(term, BoundSDE) and inc.w is not None
-        y = y.detach().requires_grad_()
-        context, captured = self.captured.replay()
-        with torch.enable_grad(), context:
-            f, g = term.f(now, y), term.g(now, y)
-            moved = along(term.product(g, inc.w), f, inc.dt)
-        (grad,) = vjp((moved,), (weight,), (y,), captured, totals)
-        return moved.detach(), grad
-
-    def step(
-        self,
-        times: tuple[Tensor, Tensor],
-        y: Tensor,
-        a: Tensor,
-        inc: Increment,
-        moving: Tensor | None,
-        totals: list[Tensor | None],
-    ) -> tuple[Tensor, Tensor]:
-        """State and gradient at a step's start, from those at its end."""
-        start, end = times
-        weight = 0.5 * (a if moving is None else torch.where(moving, a, 0.0))
-        moved, grad = self.pull(end, y, weight, inc, totals)
-        before = y - moved if moving is None else torch.where(moving, y - moved, y)
-        moved_start, grad_start = self.pull(start, before, weight + grad, inc, totals)
-        y_start, a_start = y - 0.5 * (moved + moved_start), a + grad + grad_start
-        if moving is None:
-            return y_start, a_start
-        return torch.where(moving, y_start, y), torch.where(moving, a_start, a)
+    def _way_back(
+        self, stepper: Stepper, controller: Controller
+    ) -> tuple[ExplicitRungeKutta, Controller]:
+        """Method and controller of an ODE's way back; TypeError or ValueError."""
+        method: object = stepper if self.method is None else self.method
+        if not hasattr(method, "step"):
+            method = method_named(method, ODE_METHODS, "an ODETerm")
+        if not isinstance(method, ExplicitRungeKutta):
+            shown = getattr(method, "name", method)
+            raise ValueError(
+                "adjoint=Backsolve() goes back by an explicit Runge-Kutta method, got "
+                f"{shown!r}; name one, as in Backsolve(method='tsit5')"
+            )
+        own = self.controller
+        if own is None:
+            own = controller
+        elif not isinstance(own, (PID, FixedSteps, StepTo)):
+            raise TypeError(
+                "the controller of adjoint=Backsolve(controller=...) must be PID(...), "
+                f"FixedSteps(step) or StepTo(times), got {own!r}"
+            )
+        elif own.jump_t is None:
+            own = replace(own, jump_t=controller.jump_t)
+        if isinstance(own, PID):
+            if method.error_order is None:
+                raise ValueError(
+                    f"adjoint=Backsolve() goes back by method {method.name!r}, which "
+                    "has no error estimate to adapt steps by; give it "
+                    "controller=FixedSteps(step), or another method"
+                )
+            if own.classical:
+                own = own.for_method(method.gains)
+        return method, own
 
 
 class _Backsolve(torch.autograd.Function):
     """The solve as one node of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, back: _Back, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, back: BackODE | BackSDE, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
         tape = back.tape
         ctx.back = back
         ctx.versions = [tensor._version for tensor in back.captured.tensors]
@@ -174,7 +200,7 @@ class _Backsolve(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        back: _Back = ctx.back
+        back: BackODE | BackSDE = ctx.back
         g_end, g_polynomials, g_error, g_stiffness = grads
         if g_error is not None or g_stiffness is not None:
             raise RuntimeError(
@@ -183,42 +209,9 @@ class _Backsolve(torch.autograd.Function):
                 "statistics of the solver are no part; use adjoint=Recompute()"
             )
         totals: list[Tensor | None] = [None] * len(back.captured.tensors)
-        a = _solved(back, g_end, g_polynomials, totals)
-        check_unchanged(back.captured, ctx.versions, totals)
+        try:
+            a = back.solved(g_end, g_polynomials, totals)
+        finally:
+            # If it failed, then because of a change.
+            check_unchanged(back.captured, ctx.versions, totals)
         return (None, a, *totals)
-
-
-def _solved(
-    back: _Back,
-    g_end: Tensor | None,
-    g_polynomials: Tensor | None,
-    totals: list[Tensor | None],
-) -> Tensor:
-    """The gradient in y0; those of captured tensors are added to `totals`."""
-    problem, tape, plan = back.problem, back.tape, back.plan
-    a = torch.zeros_like(tape.y_end) if g_end is None else g_end
-    if not plan.steps:
-        return a
-    y, own = tape.y_end, plan.own
-    if own is not None:
-        y = torch.where(own, y, plan.lent(problem).y0.detach())
-    table = None if plan.shared is not None else ends(plan, y.dtype)
-    looks = looks_at(plan.steps, back.captured)
-    last = tape.slots.numel()
-    for j in range(plan.steps - 1, -1, -1):
-        t, inc = plan.step(j, y.dtype)
-        end = later(t, inc.dt) if table is None else table[j]
-        times, moving = (clock(t, y), clock(end, y)), plan.moving(j)
-        call = partial(back.step, times, y, a, inc, moving, totals)
-        watching = j in looks
-        y, a = watched(call, problem, back.captured) if watching else call()
-        rows, first = tape.slot_rows[j], last - tape.slot_rows[j].numel()
-        if first < last:
-            y = y.index_copy(0, rows, tape.polynomials[first:last, 0])
-            if g_polynomials is not None:
-                a = a.index_add(0, rows, g_polynomials[first:last, 0])
-        if problem.observer is not None:
-            h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
-            problem.observer.replay(t, y, h)
-        last = first
-    return a

@@ -15,6 +15,7 @@ from nde.solvers.adjoint.walk import Grads, Walk, among, missed
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
 from nde.solvers.stochastic.heun import unflattened
+from nde.solvers.stochastic.method import judged_by
 from nde.solvers.types import Increment
 
 
@@ -82,22 +83,26 @@ def back_along_heun(walk: Walk, grads: Grads, totals: list[Tensor | None]) -> Te
         if j == 0:
             before = problem.y0.detach()
         walk.observe(j, t, before, inc)
-        # The gradients backward.
+        # The gradients backward; of the error estimate too.
+        judged = replace(inc, w=judged_by(term, t, inc))
         e_grad: Tensor | None = None
         if g_error is not None:
             weight = g_error[j] if moving is None else g_error[j] * moving.squeeze(1)
             in_start, in_end, e_grad = walk.ratio_grads(
-                before, y, (0.5 * (slope - slope_before),), weight
+                before,
+                y,
+                (0.5 * (here.moved(term, judged) - there.moved(term, judged)),),
+                weight,
             )
             y_grad = y_grad + among(moving, in_end, None)
-            e_grad = among(moving, e_grad, None)
-        half = 0.5 * (y_grad if e_grad is None else y_grad + e_grad)
-        pulled.append((among(moving, half, None), inc))
-        z_grad = z_grad + _pull(here, term, pulled, totals)
-        v = 0.5 * y_grad + z_grad
+            e_grad = 0.5 * among(moving, e_grad, None)
+        pulled.append((among(moving, 0.5 * y_grad, None), inc))
         if e_grad is not None:
-            v = v - 0.5 * e_grad
-        pulled = [(among(moving, v, None), inc)]
+            pulled.append((e_grad, judged))
+        z_grad = z_grad + _pull(here, term, pulled, totals)
+        pulled = [(among(moving, 0.5 * y_grad + z_grad, None), inc)]
+        if e_grad is not None:
+            pulled.append((-e_grad, judged))
         y_grad = among(moving, y_grad + 2.0 * z_grad, y_grad)
         z_grad = among(moving, -z_grad, z_grad)
         if e_grad is not None:

@@ -13,8 +13,8 @@ from nde.solvers.stochastic.method import (
     ITO,
     STRATONOVICH,
     StochasticMethod,
-    crossed,
     generic,
+    judged_by,
     root,
     started_by_drift,
     stepped,
@@ -62,8 +62,9 @@ def _euler_heun(
     y1 = term.moved(along(y, f0, h), g0 + g1, half)
     f1 = term.f(then, y1)
     change = g1 - g0
-    error = along(term.product(change, half), f1 - f0, h * 0.5)
-    return stepped(y1, crossed(term, change, t, inc, error), carry=(f1,))
+    judged = 0.5 * judged_by(term, t, inc)
+    error = along(term.product(change, judged), f1 - f0, h * 0.5)
+    return stepped(y1, error, carry=(f1,))
 
 
 def _lamba_em(
@@ -105,8 +106,9 @@ def _lamba_euler_heun(
     y1 = term.moved(drifted, g0 + g1, half)
     f1 = term.f(then, drifted)
     change = g1 - g0
-    error = along(term.product(change, half), f1 - f0, h * 0.5)
-    return stepped(y1, crossed(term, change, t, inc, error))
+    judged = 0.5 * judged_by(term, t, inc)
+    error = along(term.product(change, judged), f1 - f0, h * 0.5)
+    return stepped(y1, error)
 
 
 # Kloeden and Platen, *Numerical Solution of SDEs*, eq. 10.2.4.

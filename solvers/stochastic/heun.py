@@ -11,7 +11,7 @@ from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
-    crossed,
+    judged_by,
     stage_time,
     stepped,
 )
@@ -28,8 +28,10 @@ def _heun(
     f0, g0 = term.f(now, y), term.g(now, y)
     predicted = term.moved(along(y, f0, h), g0, w)
     f1, change = term.f(then, predicted), term.g(then, predicted) - g0
-    error = along(term.product(change, 0.5 * w), f1 - f0, 0.5 * h)
-    return stepped(predicted + error, crossed(term, change, t, inc, error))
+    drifted = along(predicted, f1 - f0, 0.5 * h)
+    y1 = term.moved(drifted, change, 0.5 * w)
+    judged = 0.5 * judged_by(term, t, inc)
+    return stepped(y1, along(term.product(change, judged), f1 - f0, 0.5 * h))
 
 
 def _midpoint(
@@ -44,8 +46,8 @@ def _midpoint(
     f1, g1 = term.f(middle, halfway), term.g(middle, halfway)
     y1 = term.moved(along(y, f1, h), g1, w)
     change = g1 - g0
-    error = along(term.product(change, w), f1 - f0, h)
-    return stepped(y1, crossed(term, change, t, inc, error))
+    judged = judged_by(term, t, inc)
+    return stepped(y1, along(term.product(change, judged), f1 - f0, h))
 
 
 def _twin(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -79,8 +81,8 @@ def _reversible_heun(
     f1, g1 = term.f(then, leap), term.g(then, leap)
     y1 = term.moved(along(y, f0 + f1, h * 0.5), g0 + g1, 0.5 * w)
     change = g1 - g0
-    error = along(term.product(change, 0.5 * w), f1 - f0, h * 0.5)
-    error = crossed(term, change, t, inc, error)
+    judged = 0.5 * judged_by(term, t, inc)
+    error = along(term.product(change, judged), f1 - f0, h * 0.5)
     return stepped(y1, error, carry=(f1, g1.reshape(flat.shape), leap))
 
 

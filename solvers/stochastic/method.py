@@ -149,19 +149,16 @@ _GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
 _SILVER = 2.0 * math.pi * (math.sqrt(2.0) - 1.0)
 
 
-def crossed(
-    term: BoundSDE, change: Tensor, t: Step, inc: Increment, error: Tensor
-) -> Tensor:
-    """An error estimate with what general noise adds by Levy areas, of a change in g.
+def judged_by(term: BoundSDE, t: Step, inc: Increment) -> Tensor:
+    """W, and for general noise another motion with it, to weigh a change in g by.
 
     (g(y + g W) - g(y)) W / 2 knows nothing of the commutators of a diffusion, which W
     alone does not excite; another direction for the second W does.
     """
-    if term.noise != "general":
-        return error
     assert inc.w is not None
-    other = generic(t, inc.dt, inc.w) * (0.5 * root(inc.dt))
-    return error + term.product(change, other.expand_as(inc.w))
+    if term.noise != "general":
+        return inc.w
+    return inc.w + generic(t, inc.dt, inc.w) * root(inc.dt)
 
 
 def stage_time(t: Step, h: Step, node: float, y: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ def test_errors_that_the_motion_alone_does_not_show(
 
 
 def test_motions_that_cancel(f64: KIND) -> None:
-    """dy = y (0.7 dW_1 - 0.7 dW_2), and one of whose entries so depend on each other."""
+    """dy = y (0.7 dW_1 - 0.7 dW_2), as one entry, and as the difference of two."""
     noise, sizes = tree(500, 2, f64), torch.tensor([0.7, -0.7], **f64)
     w = (noise.increment(0.0, 1.0).w * sizes).sum(dim=1, keepdim=True)
     exact = torch.exp(w - 0.49)

@@ -12,11 +12,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from nde.solvers import (
-    PID,
     Backsolve,
     BrownianGrid,
     FixedSteps,
-    ODETerm,
     Recompute,
     Reversible,
     SDETerm,
@@ -169,6 +167,11 @@ REFUSED = {
         {"method": "euler", "interpretation": "ito"},
         r"adjoint=Backsolve\(\) .*Ito term with diagonal noise; .*to\('stratonovich'\)",
     ),
+    "a way back of its own": (
+        Backsolve(method="tsit5"),
+        {},
+        r"Backsolve\(method=\.\.\., controller=\.\.\.\) is for an ODETerm; .*out",
+    ),
 }
 
 
@@ -189,13 +192,6 @@ def test_refusals(case: str, f64: KIND) -> None:
             adjoint=adjoint,
             **options,
         )
-
-
-@pytest.mark.parametrize("adjoint", [Backsolve()])
-def test_ordinary_equations_are_refused(adjoint: object, f64: KIND) -> None:
-    y0, ts = torch.ones(2, 2, **f64), torch.tensor([0.0, 1.0], **f64)
-    with pytest.raises(ValueError, match=r"SDETerm, got an ODETerm; use adjoint=Rec"):
-        solve(ODETerm(lambda t, y: -y), y0, ts, controller=PID(), adjoint=adjoint)
 
 
 def test_backsolve_has_no_gradient_of_statistics(f64: KIND) -> None:

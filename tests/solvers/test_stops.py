@@ -267,3 +267,21 @@ def test_gradients_through_jumps(method: str, kind: str, batch: str, f64: KIND) 
     both = [gradients(loss_of(a), y0, net) for a in (Recompute(), Direct())]
     assert_same(*both, rtol=1e-12)
     check_finite_differences(loss_of(Recompute()), y0, net)
+
+
+@BATCHES
+def test_reads_outputs_that_steps_end_at(batch: int, f64: KIND) -> None:
+    """Also where a step's start and length, as they are rounded, fall short of one."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        drawn = torch.rand(7, generator=generator, dtype=torch.float64)
+        drawn = drawn.mul(8.0).sub(6.0).exp().sort().values
+        ts = torch.cat([torch.zeros(1, **f64), drawn.to(**f64)])
+        sol = solve(
+            ODETerm(lambda t, y: -0.01 * y),
+            torch.ones(batch, 1, **f64),
+            ts,
+            controller=PID(step_t=ts),
+        )
+        exact = torch.exp(-0.01 * ts).expand(batch, -1)
+        assert torch.allclose(sol.ys[..., 0], exact, atol=1e-5)
