@@ -21,6 +21,7 @@ from nde.solvers.methods import (
     ODE_METHODS,
     SDE_METHODS,
     method_named,
+    methods_for,
 )
 from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.state import Structure
@@ -55,7 +56,7 @@ def check_options(
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 
-def check_dense(stepper: Stepper, noise: NoiseSource | None) -> None:
+def check_dense(term: Term, stepper: Stepper, noise: NoiseSource | None) -> None:
     """Raises ValueError if a solve could not be read between its steps."""
     between = isinstance(stepper, StochasticMethod) and stepper.reads_between
     if not (stepper.has_interpolant or between):
@@ -63,6 +64,14 @@ def check_dense(stepper: Stepper, noise: NoiseSource | None) -> None:
             f"dense=True is to read inside of steps, which method {stepper.name!r} has "
             "no way to; put the times in ts or probe_times"
         )
+    if isinstance(stepper, StochasticMethod) and isinstance(term, SDETerm):
+        if stepper.asks(term.noise) == "area":
+            raise ValueError(
+                f"dense=True reads a path inside of steps, where method "
+                f"{stepper.name!r} would draw Levy areas that do not add up to those "
+                "of the steps; put the times in ts or probe_times, or use method "
+                "'general_shark', 'spark' or 'heun'"
+            )
     known = (int, Tensor, BrownianTree, BrownianBridge)
     if noise is not None and not isinstance(noise, known):
         raise ValueError(
@@ -121,6 +130,11 @@ def chosen_stepper(
         if isinstance(controller, PID):
             _check_adaptive(stepper, ODE_METHODS)
         return stepper
+    if isinstance(method, str) and method in ODE_METHODS and method not in SDE_METHODS:
+        raise ValueError(
+            f"method {method!r} solves ODEs; for this SDETerm pass method as one of "
+            f"{', '.join(methods_for(term))}"
+        )
     sde_stepper = (
         method
         if isinstance(method, StochasticMethod)
@@ -128,7 +142,7 @@ def chosen_stepper(
     )
     _check_fit(sde_stepper, term)
     if isinstance(controller, PID):
-        _check_adaptive(sde_stepper, SDE_METHODS)
+        _check_adaptive(sde_stepper, methods_for(term))
     _check_noise(noise, controller)
     return sde_stepper
 
@@ -146,7 +160,10 @@ def _check_noise(noise: object, controller: Controller) -> None:
     if noise is None:
         return
     if isinstance(noise, (int, Tensor)):
-        check_seed(noise)
+        try:
+            check_seed(noise)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"noise is no seed: {error}") from None
         return
     if isinstance(noise, BrownianGrid):
         if isinstance(controller, PID):
@@ -179,12 +196,7 @@ def _check_fit(method: StochasticMethod, term: SDETerm) -> None:
     same = term.interpretation in method.interpretations or term.noise == "additive"
     if same and term.noise in method.noises:
         return
-    fits = [
-        name
-        for name, other in SDE_METHODS.items()
-        if term.noise in other.noises
-        and (term.interpretation in other.interpretations or term.noise == "additive")
-    ]
+    fits = methods_for(term)
     if not same:
         raise ValueError(
             f"method {method.name!r} converges to the "

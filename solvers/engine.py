@@ -19,7 +19,7 @@ from nde.solvers.driving import check_motion, motion_of
 from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
-from nde.solvers.own_noise import check_own_noise
+from nde.solvers.own_noise import check_own_noise, check_own_noise_later
 from nde.solvers.problem import Problem
 from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.salvage import (
@@ -147,6 +147,9 @@ def run(
             spent = spent + check_own_noise(problem)
         begun = moving_start(problem, moving[:, 0]) if graph else problem
         outcome = _steps(setup, begun, plan)
+        if plan is None:
+            ended = outcome.tape
+            check_own_noise_later(problem, ended.t_end, ended.y_end)
     except Exception as error:
         _explain(problem, error)
         raise

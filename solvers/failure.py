@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import Bound, BoundSDE
 from nde.solvers.engine import Run
 from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.types import SolveError, Status
@@ -14,8 +15,8 @@ from nde.solvers.types import SolveError, Status
 CAUSE: Mapping[int, str] = {
     Status.MAX_STEPS: "max_steps was reached",
     Status.STEP_UNDERFLOW: (
-        "the step fell below min_step or the resolution of time without being accurate "
-        "enough"
+        "the step fell below min_step, the resolution of time, or that of a Brownian "
+        "motion, without being accurate enough"
     ),
     Status.NON_FINITE_FIELD: "the vector field was not finite",
     Status.NON_FINITE_STATE: (
@@ -51,6 +52,26 @@ FIX: Mapping[int, str] = {
 }
 
 
+# For SDEs, whose paths are rough everywhere.
+FIX_ALONG_PATHS: Mapping[int, str] = {
+    **FIX,
+    Status.MAX_STEPS: (
+        "Loosen rtol and atol, use a method of higher order, or raise max_steps"
+    ),
+    Status.STEP_UNDERFLOW: (
+        "The tolerance may ask for more than steps along a Brownian path give: loosen "
+        "rtol and atol, use a method of higher order, lower min_step, or pass "
+        "noise=BrownianTree(..., tol=...) with a tol that is smaller; or the solution "
+        "may blow up there: end before it"
+    ),
+}
+
+
+def fix_of(status: int, term: Bound) -> str:
+    """What to do about a failure."""
+    return (FIX_ALONG_PATHS if isinstance(term, BoundSDE) else FIX)[status]
+
+
 def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     """The error that names samples, time, step, cause and fix.
 
@@ -71,7 +92,7 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     step, state = _last_step(runs, row), layout.visible(last.outcome.tape.y_end)[row]
     size = float(state.abs().amax()) if state.numel() else 0.0
     shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
-    fix, stepper = FIX[code], last.problem.stepper
+    fix, stepper = fix_of(code, last.problem.term), last.problem.stepper
     if code == Status.MAX_STEPS and isinstance(stepper, McCallumFoster):
         fix = (
             f"Where the equation contracts, steps beyond {stepper.reach:.1g} over its "

@@ -11,6 +11,7 @@ from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import STOCHASTIC, StochasticMethod
 from nde.solvers.symplectic import Leapfrog, SemiImplicitEuler
 from nde.solvers.tableaus import EXPLICIT
+from nde.solvers.term import SDETerm
 
 # For states that are a pair.
 SYMPLECTIC_METHODS: Mapping[str, SemiImplicitEuler | Leapfrog] = {
@@ -29,6 +30,16 @@ ODE_METHODS: Mapping[str, Stepper] = {
 }
 
 SDE_METHODS: Mapping[str, StochasticMethod] = STOCHASTIC
+
+
+def methods_for(term: SDETerm) -> dict[str, StochasticMethod]:
+    """The methods that converge to the solution of an SDE, by name."""
+    return {
+        name: method
+        for name, method in SDE_METHODS.items()
+        if term.noise in method.noises
+        and (term.interpretation in method.interpretations or term.noise == "additive")
+    }
 
 
 def method_named(name: object, methods: Mapping[str, Stepper], kind: str) -> Stepper:

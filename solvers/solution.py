@@ -81,7 +81,9 @@ class Solution:
         `t (k,)` for all samples or `(batch, k)`: leaves `(batch, k, ...)`. `as_path`
         gives one time of each sample. An SDE is read by a shorter step from the start
         of the one that holds t, along the same Brownian path, and not differentiable in
-        t. Raises ValueError without `dense=True`, or outside the interval.
+        t; that calls drift and diffusion as they are by then. With `paths`, `t` may be
+        that of each sample given. Raises ValueError without `dense=True`, or outside
+        the interval.
         """
         return _unflatten(self._layout, _joined(self.runs, self._times(t), _path))
 
@@ -117,7 +119,13 @@ class Solution:
 
     def _times(self, t: Tensor) -> Tensor:
         self._check_dense()
-        problem = self.runs[0].problem
+        problem, ensemble = self.runs[0].problem, self.ensemble
+        if (
+            ensemble is not None
+            and t.ndim == 2
+            and len(t) * ensemble.count == len(self.status)
+        ):
+            t = t.repeat_interleave(ensemble.count, dim=0)
         return read_times(t, "t", self._layout, problem.t0, problem.t1)
 
     def _check_dense(self) -> None:

@@ -134,7 +134,7 @@ def solve(
     events = checked_events(stepper, events)
     check_restarts(stepper, controller)
     if dense:
-        check_dense(stepper, noise)
+        check_dense(term, stepper, noise)
     structure = structure_of(y0)
     if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
         check_pair(stepper.name, structure)

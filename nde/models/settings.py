@@ -1,5 +1,6 @@
 """How a layer is solved: plain settings that a configuration file can hold."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -54,8 +55,8 @@ class SolverSettings:
         max_steps: attempted steps per sample.
 
     Raises:
-        ValueError: an unknown adjoint. Unknown methods and impossible combinations are
-            refused by the layer that gets the settings.
+        ValueError: an unknown adjoint, or a step that is none. Unknown methods and
+            impossible combinations are refused by the layer that gets the settings.
     """
 
     method: str | None = None
@@ -67,10 +68,11 @@ class SolverSettings:
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        if self.adjoint not in _ADJOINTS:
+        if not isinstance(self.adjoint, str) or self.adjoint not in _ADJOINTS:
             raise ValueError(
                 f"adjoint is {self.adjoint!r}; use {', '.join(map(repr, _ADJOINTS))}"
             )
+        _check_step(self.step)
 
     def for_ode(self) -> "SolverSettings":
         """The settings with what an ODE layer fills in.
@@ -85,7 +87,8 @@ class SolverSettings:
                 f"method {method!r} does not solve ODEs; use one of "
                 f"{', '.join(ODE_METHODS)}"
             )
-        return _complete(self, method, self.step or "adaptive", ODE_METHODS)
+        step = "adaptive" if self.step is None else self.step
+        return _complete(self, method, step, ODE_METHODS)
 
     def for_sde(
         self,
@@ -106,7 +109,9 @@ class SolverSettings:
                 f"method {method!r} does not solve SDEs; use one of "
                 f"{', '.join(SDE_METHODS)}"
             )
-        return _complete(self, method, step, SDE_METHODS)
+        # The noise of layers is diagonal or scalar.
+        fits = {name: m for name, m in SDE_METHODS.items() if "diagonal" in m.noises}
+        return _complete(self, method, step, fits | {method: SDE_METHODS[method]})
 
     def controller(self) -> PID | FixedSteps:
         """The step controller: fixed where the step is a number."""
@@ -124,6 +129,14 @@ class SolverSettings:
     def gradients(self) -> Adjoint:
         """The adjoint object."""
         return _ADJOINTS[self.adjoint]
+
+
+def _check_step(step: object) -> None:
+    if step is None or step == "adaptive":
+        return
+    number = isinstance(step, (int, float)) and not isinstance(step, bool)
+    if not (number and 0.0 < step < math.inf):  # type: ignore[operator]
+        raise ValueError(f"step is {step!r}; use a number > 0, 'adaptive', or None")
 
 
 def _complete(

@@ -14,7 +14,7 @@ from nde.solvers.controller import PID, FixedSteps
 from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named
 from nde.solvers.diagnosis.findings import adaptive
 from nde.solvers.engine import Run
-from nde.solvers.failure import CAUSE, FIX
+from nde.solvers.failure import CAUSE, fix_of
 from nde.solvers.types import Status
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _failures(bill: Bill) -> list[Finding]:
                 {"status": float(code), "t": t},
                 f"{named(samples, bill.batch)} did not reach the end: sample "
                 f"{samples[0]} stopped at t={t:.6g}, because {CAUSE[code]}",
-                FIX[code],
+                fix_of(code, bill.problem.term),
             )
         )
     return found

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from nde.solvers.bound import BoundODE
 from nde.solvers.controller import PID
 from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named, number
 from nde.solvers.diagnosis.limits import Kink
-from nde.solvers.methods import ODE_METHODS
+from nde.solvers.methods import ODE_METHODS, methods_for
 from nde.solvers.reversible_pair import McCallumFoster
+from nde.solvers.stepper import Stepper
 from nde.solvers.tolerances import least_rtol
 from nde.solvers.types import Status
 
@@ -62,7 +64,8 @@ def adaptive(bill: Bill) -> list[Finding]:
             )
         )
     kinks = [kink for part in bill.limits for kink in part.kinks]
-    if kinks:
+    # A Brownian path is as rough everywhere as a field that jumps.
+    if kinks and isinstance(bill.problem.term, BoundODE):
         found.append(_kink(bill, kinks))
     needless = {
         "stop": "stops",
@@ -259,10 +262,9 @@ def _tolerance(bill: Bill, spent: Tensor, _: Tensor) -> Finding:
     part = float(spent.sum() / bill.total.sum())
     looser = calls * (1.0 - part + part * 10.0 ** (-1.0 / stepper.error_order))
     advice = [f"10 times the tolerance: about {looser:.0f} calls instead of {calls}"]
-    for bound, order, name in _HIGH_ORDER:
-        if part > 0.5 and 0.0 < rtol <= bound and stepper.error_order < order:
-            advice.append(f"method {name!r}, of higher order, for such a tolerance")
-            break
+    methods, higher = _others(bill, rtol)
+    if part > 0.5 and higher:
+        advice.append(f"method {higher}, of higher order, for such a tolerance")
     text = f"steps are as long as rtol={rtol:.2g} allows"
     if ratio > 0.05:
         text += f" (median error {ratio:.2f} of the tolerance)"
@@ -271,14 +273,15 @@ def _tolerance(bill: Bill, spent: Tensor, _: Tensor) -> Finding:
         cause = "unknown"
         able = [
             name
-            for name, other in ODE_METHODS.items()
+            for name, other in methods.items()
             if other.has_stiffness and other.error_order is not None
         ]
         text += (
             f", or as stability allows: {stepper.name} has no estimate of stiffness "
             "and cannot tell"
         )
-        advice.append(f"one solve with {', '.join(able)} tells which it is")
+        if able:
+            advice.append(f"one solve with {', '.join(able)} tells which it is")
     return Finding(
         cause,
         bill.concerned(spent),
@@ -287,6 +290,25 @@ def _tolerance(bill: Bill, spent: Tensor, _: Tensor) -> Finding:
         text,
         "; ".join(advice),
     )
+
+
+def _others(bill: Bill, rtol: float) -> tuple[Mapping[str, Stepper], str]:
+    """Methods for the same equation, and those of higher order that the tolerance
+    calls for."""
+    term, order = bill.problem.term, bill.problem.stepper.error_order
+    assert order is not None
+    if isinstance(term, BoundODE):
+        for bound, high, name in _HIGH_ORDER:
+            if 0.0 < rtol <= bound and order < high:
+                return ODE_METHODS, repr(name)
+        return ODE_METHODS, ""
+    methods = methods_for(term.term)
+    better = [
+        name
+        for name, other in methods.items()
+        if other.error_order is not None and other.orders[term.noise] > order
+    ]
+    return methods, " or ".join(map(repr, better))
 
 
 def _units(bill: Bill) -> float:

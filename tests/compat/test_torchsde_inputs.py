@@ -331,3 +331,18 @@ def test_s34_a_drift_that_is_lost_on_the_way() -> None:
 def test_s36_a_tolerance_out_of_reach() -> None:
     with pytest.raises(SolveError, match=r"stopped at t=.*step"):
         solved(adaptive=True, rtol=1e-8, atol=1e-8, dt_min=1e-3)
+
+
+def test_adaptive_steps_of_noise_that_they_would_spoil() -> None:
+    crossed = Changed(g=lambda t, y: 1 + 0.1 * y.flip(1))
+    with pytest.raises(ValueError, match="method srk cannot adapt.*'euler'"):
+        solved(crossed, adaptive=True, method="srk", rtol=1e-2, atol=1e-2)
+    again = solved(crossed, adaptive=True, method="euler", rtol=1e-1, atol=1e-1)
+    assert again.isfinite().all()
+
+
+def test_numbers_are_named() -> None:
+    with pytest.raises(TypeError, match="rtol must be a number, got str"):
+        solved(adaptive=True, rtol="a")
+    with pytest.raises(ValueError, match="dt_min must be >= 0"):
+        solved(adaptive=True, dt_min=-1.0)

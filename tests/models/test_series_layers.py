@@ -291,6 +291,9 @@ def test_settings_are_completed_and_checked() -> None:
     assert NeuralSDE(3, 5, solver=adaptive).solver.method == "lamba_em"
     with pytest.raises(ValueError, match="'euler' cannot choose its step.*lamba_em"):
         LangevinSDE(3, 5, solver=SolverSettings(method="euler", step="adaptive"))
+    for step in ("adaptve", 0.0, -1, True, float("nan")):
+        with pytest.raises(ValueError, match="step is .*'adaptive'"):
+            SolverSettings(step=step)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="adjoint is 'backward'.*'reversible'"):
         SolverSettings(adjoint="backward")  # type: ignore[arg-type]
 

@@ -280,6 +280,7 @@ def test_tolerances_out_of_reach_end_the_solve(f64: KIND) -> None:
     with pytest.raises(SolveError, match="at t=.*shorter|step") as caught:
         rough(2, f64, controller=PID(1e-9, 1e-9, min_step=1e-3))
     assert caught.value.status == Status.STEP_UNDERFLOW
+    assert "BrownianTree(..., tol=" in str(caught.value)
     forced = PID(1e-9, 1e-9, min_step=1e-2, force_min_step=True)
     assert rough(2, f64, controller=forced).ys.isfinite().all()
 
@@ -348,8 +349,10 @@ def test_refusals(f64: KIND) -> None:
         rough(2, f64, noise=tree(2, 2, f64, t1=0.5))
     with pytest.raises(ValueError, match=r"noise has size \(3, 2\)"):
         rough(2, f64, noise=tree(3, 2, f64))
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ValueError, match="noise is no seed"):
         rough(2, f64, noise=-1)
+    with pytest.raises(ValueError, match="'tsit5' solves ODEs.*sosri2"):
+        rough(2, f64, method="tsit5")
 
 
 def test_nothing_to_solve(f64: KIND) -> None:
@@ -389,3 +392,9 @@ def test_a_prior_and_many_paths(rows: int, f64: KIND) -> None:
     assert sol.ensemble.mean().shape == (rows, 3, 2)
     steps = sol.stats.accepted
     assert len(set(steps.tolist())) > 1
+
+
+def test_explained_by_what_helps_an_sde(f64: KIND) -> None:
+    told = str(rough(4, f64, controller=PID(1e-3, 1e-3)).explain())
+    assert "tsit5" not in told and "Event" not in told and "jump_t" not in told
+    assert "'srk' or 'sosri2'" in told

@@ -133,8 +133,18 @@ def test_noise_that_depends_on_other_entries_is_refused(
 
     for noise, width in ((crossed, 2), (late, 8)):
         term = SDETerm(zero, noise, interpretation=kind)
-        with pytest.raises(ValueError, match="entry .* others.*FixedSteps"):
+        with pytest.raises(ValueError, match="entry .* others.*fixed length"):
             solve(term, torch.full((3, width), 0.5, **f64), ts, **options)
+    # Where the initial state shows nothing: products at zero, and a gate that opens.
+    hidden = SDETerm(zero, lambda t, y: y * y.flip(1), interpretation=kind)
+    gate = SDETerm(
+        lambda t, y: torch.full_like(y, 4.0),
+        lambda t, y: 0.1 + torch.relu(y.flip(1)),
+        interpretation=kind,
+    )
+    for term, at in ((hidden, 0.0), (gate, -1.0)):
+        with pytest.raises(ValueError, match="entry .* others"):
+            solve(term, torch.full((3, 2), at, **f64), ts, **options)
     for own in (lambda t, y: 1 + y**2 / 9, lambda t, y: torch.rand_like(y)):
         term = SDETerm(zero, own, interpretation=kind)
         assert solve(term, torch.ones(3, 8, **f64), ts, **options).ys.isfinite().all()

@@ -205,6 +205,11 @@ def test_refusals(f64: KIND) -> None:
     odd = SDETerm(WALK.drift, WALK.diffusion, interpretation="stratonovich")
     with pytest.raises(ValueError, match="'reversible_heun'.*probe_times"):
         solve(odd, y0, ts, method="reversible_heun", **options)
+    matrix = SDETerm(
+        WALK.drift, lambda t, y: y.unsqueeze(2), noise="general", noise_dim=1
+    )
+    with pytest.raises(ValueError, match="'milstein' would draw Levy areas.*'spark'"):
+        solve(matrix, y0, ts, method="milstein", **options)
     sol = solve(WALK, y0, ts, method="euler", **options)
     with pytest.raises(ValueError, match="no derivative"):
         sol.derivative(torch.tensor([0.5], **f64))
@@ -215,3 +220,14 @@ def test_refusals(f64: KIND) -> None:
     sol = solve(WALK, y0, ts, method="euler", controller=FixedSteps(0.25))
     with pytest.raises(ValueError, match="dense=True"):
         sol.evaluate(torch.tensor([0.5], **f64))
+
+
+def test_times_of_the_samples_given(f64: KIND) -> None:
+    y0 = torch.zeros(2, 1, **f64)
+    times = torch.tensor([[0.0, 1.0], [0.0, 2.0]], **f64)
+    options = {"method": "srk", "controller": FixedSteps(0.25), "noise": 1}
+    sol = solve(WALK, y0, times, paths=3, dense=True, **options)
+    read = sol.evaluate(torch.tensor([[0.5], [1.5]], **f64))
+    assert read.shape == (6, 1, 1)
+    apart = sol.evaluate(torch.tensor([[0.5]] * 3 + [[1.5]] * 3, **f64))
+    assert torch.equal(read, apart)

@@ -17,9 +17,10 @@ drive solves here, and those here drive solves there. They differ where this is 
   additive noise it is the same. `milstein` also takes general noise; its `grad_free`
   form for Stratonovich equations looks along the noise, g W. `log_ode` asks for Levy
   areas with general noise alone.
-- Derivatives of the diffusion are taken in forward mode. An SDE may define any of `g`,
-  `f_and_g`, `g_prod` and `f_and_g_prod` with any method; a matrix that is known by its
-  products alone is asked for column by column.
+- Derivatives of the diffusion are taken in forward mode, or for Milstein's method with
+  diagonal noise of an Ito equation from the graph of its call. An SDE may define any of
+  `g`, `f_and_g`, `g_prod` and `f_and_g_prod` with any method; a matrix that is known by
+  its products alone is asked for column by column.
 - `logqp` is finite where the diffusion is zero and the drifts agree. With diagonal
   noise `bm` may have as many channels as the state, or one more.
 - `sdeint_adjoint` solves no equation backward. It repeats the steps of the solve, last
@@ -27,8 +28,9 @@ drive solves here, and those here drive solves there. They differ where this is 
   `adjoint_method` only "adjoint_reversible_heun" has an effect, to keep no states, and
   the other `adjoint_*` have none. It has no second derivatives; use `sdeint`.
 - Adaptive steps are those of `nde.solvers.solve`, by an estimate of one step, not by
-  three; a step of `dt_min` that is too inaccurate is an error. They are refused while
-  `solve` takes fixed steps alone for SDEs.
+  three; a step of `dt_min` that is too inaccurate is an error. With diagonal noise
+  whose entries depend on each other, "euler", "midpoint" and their like adapt; "srk"
+  and "milstein" are refused, which would converge to another equation's solution.
 - What is not finite ends a solve with `nde.solvers.SolveError`, which names the time.
   Unknown arguments are a TypeError, a `bm` that ends before `ts` and a `dt` that is not
   positive a ValueError, a missing `h` one that is an AttributeError too. Additive noise

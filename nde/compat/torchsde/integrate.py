@@ -19,7 +19,8 @@ from nde.compat.torchsde.methods import chosen_method
 from nde.solvers import PID, Direct, FixedSteps, SolveError, solve
 from nde.solvers.adjoint import Adjoint
 from nde.solvers.brownian import BrownianMotion, FromTorchsde
-from nde.solvers.failure import CAUSE, FIX
+from nde.solvers.failure import CAUSE, FIX_ALONG_PATHS
+from nde.solvers.own_noise import DependentNoise
 from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.stochastic.euler import EULER, LAMBA_EM
 
@@ -128,6 +129,18 @@ class Job:
             )
         except SolveError as error:
             raise _failed(error) from None
+        except DependentNoise:
+            raise ValueError(
+                f"method {self.method.name} cannot adapt the steps of this sde: "
+                "entries of its diagonal noise depend on each other, and steps chosen "
+                "so would converge to another equation's solution; use "
+                + (
+                    "method='euler'"
+                    if self.equation.interpretation == "ito"
+                    else "method='midpoint'"
+                )
+                + ", or adaptive=False"
+            ) from None
         ys = solution.ys.transpose(0, 1).contiguous()
         out: list[Any] = [ys]
         if self.logqp:
@@ -183,6 +196,8 @@ def prepare(
     span = float(times[-1] - times[0])
     if not step > 0.0:
         raise ValueError(f"dt must be > 0, got {step}")
+    if not least >= 0.0:
+        raise ValueError(f"dt_min must be >= 0, got {least}")
     controller: PID | FixedSteps
     if adaptive:
         controller = PID(
@@ -295,7 +310,8 @@ def _failed(error: SolveError) -> SolveError:
     """The error of a solve in words of this interface."""
     status, t = error.status, error.times[0]
     return SolveError(
-        f"sdeint stopped at t={t:.6g}, because {CAUSE[status]}. {FIX[status]}",
+        f"sdeint stopped at t={t:.6g}, because {CAUSE[status]}. "
+        f"{FIX_ALONG_PATHS[status]}",
         status=status,
         samples=error.samples,
         times=error.times,
@@ -304,6 +320,8 @@ def _failed(error: SolveError) -> SolveError:
 
 
 def _number(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float, Tensor)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if isinstance(value, Tensor) and value.requires_grad:
         raise ValueError(f"{name} must not require grad; pass {name}.detach()")
     return float(value)
