@@ -48,7 +48,8 @@ class SolverSettings:
         atol: absolute tolerance, likewise.
         adjoint: "recompute" (memory of the states alone), "direct" (autograd through
             the steps: faster for small models, more memory), and for an SDE
-            "reversible" (with method "reversible_heun", no states kept) or "backsolve".
+            "reversible" (with method "reversible_heun", no states kept) or "backsolve";
+            or an adjoint object of `nde.solvers`, for its options.
         batch: "per_sample" or "shared" steps.
         max_steps: attempted steps per sample.
 
@@ -61,14 +62,15 @@ class SolverSettings:
     step: float | Literal["adaptive"] | None = None
     rtol: float = 1e-3
     atol: float = 1e-6
-    adjoint: AdjointName = "recompute"
+    adjoint: AdjointName | Adjoint = "recompute"
     batch: Literal["per_sample", "shared"] = "per_sample"
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        if self.adjoint not in _ADJOINTS:
+        if not isinstance(self.adjoint, Adjoint) and self.adjoint not in _ADJOINTS:
             raise ValueError(
-                f"adjoint is {self.adjoint!r}; use {', '.join(map(repr, _ADJOINTS))}"
+                f"adjoint is {self.adjoint!r}; use {', '.join(map(repr, _ADJOINTS))}, "
+                "or an object such as nde.solvers.Recompute()"
             )
 
     def for_ode(self) -> "SolverSettings":
@@ -122,7 +124,9 @@ class SolverSettings:
 
     def gradients(self) -> Adjoint:
         """The adjoint object."""
-        return _ADJOINTS[self.adjoint]
+        if isinstance(self.adjoint, str):
+            return _ADJOINTS[self.adjoint]
+        return self.adjoint
 
 
 def _complete(
