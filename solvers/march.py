@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.stages import Stages
 from nde.solvers.tape import Tape
-from nde.solvers.types import Status
+from nde.solvers.types import Status, StepOut
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,86 @@ class March:
     carry_end: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the rows stand before a step of a plan.
+
+    `y (rows, dim)` and `carry` are theirs; `shown` and `shown_carry` what the field
+    sees, which for rows that rest are others.
+    """
+
+    y: Tensor
+    carry: tuple[Tensor, ...]
+    shown: Tensor
+    shown_carry: tuple[Tensor, ...]
+
+    def kept(self) -> Place:
+        """The same where no later step overwrites it."""
+        carry, shown = (
+            tuple(part.clone() for part in parts)
+            for parts in (self.carry, self.shown_carry)
+        )
+        return replace(self, carry=carry, shown_carry=shown)
+
+
+def first_place(problem: Problem, plan: Schedule, carry: tuple[Tensor, ...]) -> Place:
+    """Where a march sets out; `carry` is that of the first step."""
+    y = problem.y0
+    if plan.donor is None:
+        return Place(y, carry, y, carry)
+    begun = plan.lent(problem)
+    if torch.is_grad_enabled():
+        carry = problem.stepper.start(problem.term, begun.start_time, begun.y0)
+    return Place(y, carry, begun.y0, tuple(part[plan.donor] for part in carry))
+
+
+def faced(problem: Problem, plan: Schedule, j: int, place: Place) -> Place:
+    """A place as step j sets out from it."""
+    y, carry = place.y, plan.begin(problem, j, place.y, place.carry)
+    moving = plan.moving(j)
+    if moving is None:
+        # Where rows rest later, the next step will overwrite the carry of this one.
+        later = tuple(part.clone() for part in carry) if plan.resting else carry
+        return Place(y, carry, y, later)
+    shown = torch.where(moving, y, plan.stand_in(j, y, place.shown))
+    shown_carry = tuple(
+        torch.where(moving, part, plan.stand_in(j, part, old))
+        for part, old in zip(carry, place.shown_carry, strict=True)
+    )
+    # Rows at rest keep theirs, which the step may overwrite.
+    return Place(y, tuple(part.clone() for part in carry), shown, shown_carry)
+
+
+def left(plan: Schedule, j: int, place: Place, out: StepOut) -> Place:
+    """Where step j leads from a place as it is faced."""
+    moving = plan.moving(j)
+    if moving is None:
+        return replace(place, y=out.y1, carry=out.carry)
+    carry = tuple(
+        torch.where(moving, new, old)
+        for new, old in zip(out.carry, place.carry, strict=True)
+    )
+    return replace(place, y=torch.where(moving, out.y1, place.y), carry=carry)
+
+
+@torch.no_grad()
+def walked(problem: Problem, plan: Schedule, place: Place, a: int, b: int) -> Place:
+    """The place before step b, from that before step a; steps are taken once more."""
+    stages = problem.stepper.workspace(place.y, graph=False)
+    observer = problem.observer
+    for j in range(a, b):
+        t, inc = plan.step(j, place.y.dtype)
+        place = faced(problem, plan, j, place)
+        if observer is not None:
+            h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
+            observer.replay(t, place.y, h)
+        term = plan.facing(problem, j).term
+        shown, carry = place.shown, place.shown_carry
+        out = problem.stepper.step(term, t, shown, inc, carry, stages)
+        place = left(plan, j, place, out)
+    return place.kept()
+
+
 def march(
     problem: Problem,
     plan: Schedule,
@@ -37,50 +117,30 @@ def march(
 ) -> March:
     """Take the steps of a plan, recording a graph where gradients are on."""
     graph = torch.is_grad_enabled()
-    y = problem.y0
     # Adaptive steps were observed when they were found.
     observer = None if isinstance(problem.controller, PID) else problem.observer
     stages: Stages | None = None
     if not graph:
-        stages = problem.stepper.workspace(y, graph)
-    # What resting rows show the field.
-    shown, shown_carry = y, carry
-    if plan.donor is not None:
-        begun = plan.lent(problem)
-        shown = begun.y0
-        if graph:
-            carry = problem.stepper.start(problem.term, begun.start_time, shown)
-        shown_carry = tuple(part[plan.donor] for part in carry)
+        stages = problem.stepper.workspace(problem.y0, graph)
+    place = first_place(problem, plan, carry)
     error, stiffness, polynomials = [], [], []
     states: list[Tensor] = []
     carries: list[tuple[Tensor, ...]] = []
     for j in range(plan.steps):
         if graph:
-            stages = problem.stepper.workspace(y, graph)
-        t, inc = plan.step(j, y.dtype)
-        carry = plan.begin(problem, j, y, carry)
+            stages = problem.stepper.workspace(place.y, graph)
+        t, inc = plan.step(j, place.y.dtype)
+        place = faced(problem, plan, j, place)
         if problem.keep:
-            states.append(y.detach())
-            carries.append(tuple(part.detach().clone() for part in carry))
-        moving = plan.moving(j)
-        if moving is not None:
-            shown = torch.where(moving, y, plan.stand_in(j, y, shown))
-            shown_carry = tuple(
-                torch.where(moving, part, plan.stand_in(j, part, old))
-                for part, old in zip(carry, shown_carry, strict=True)
-            )
-        elif plan.resting:
-            # The next step will overwrite the carry of this one.
-            shown, shown_carry = y, tuple(part.clone() for part in carry)
-        else:
-            shown, shown_carry = y, carry
+            states.append(place.y.detach())
+            carries.append(tuple(part.detach().clone() for part in place.carry))
         if observer is not None:
             h = inc.dt if isinstance(inc.dt, float) else plan.h[j]
-            observer.attempt(t, y, h)
-        # Rows at rest keep theirs, which the step may overwrite.
-        held = carry if moving is None else tuple(part.clone() for part in carry)
-        facing = plan.facing(problem, j)
-        out = problem.stepper.step(facing.term, t, shown, inc, shown_carry, stages)
+            observer.attempt(t, place.y, h)
+        facing, shown = plan.facing(problem, j), place.shown
+        out = problem.stepper.step(
+            facing.term, t, shown, inc, place.shown_carry, stages
+        )
         if out.error is not None:
             error.append(problem.error_ratio(shown, out))
         if out.stiffness is not None:
@@ -89,13 +149,8 @@ def march(
             polynomials.append(
                 facing.polynomials_of(slot_rows[j], t, shown, inc, out, stages)
             )
-        y = out.y1 if moving is None else torch.where(moving, out.y1, y)
-        carry = out.carry
-        if moving is not None:
-            carry = tuple(
-                torch.where(moving, new, old)
-                for new, old in zip(carry, held, strict=True)
-            )
+        place = left(plan, j, place, out)
+    y, carry = place.y, place.carry
     none = problem.y0.new_full((plan.steps, problem.rows), torch.nan)
     return March(
         error=torch.stack(error) if error else none,

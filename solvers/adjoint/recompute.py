@@ -13,8 +13,15 @@ from torch.autograd.function import once_differentiable
 
 from nde.solvers.adjoint.backward import check_unchanged, looks_at, vjp, watched
 from nde.solvers.adjoint.captured import Captured
+from nde.solvers.adjoint.checkpoints import (
+    Remembered,
+    check_remembered,
+    go_back,
+    room,
+)
 from nde.solvers.adjoint.forward import evaluations, find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.march import Place, faced, first_place, walked
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.tape import Tape
@@ -22,22 +29,36 @@ from nde.solvers.tape import Tape
 
 @dataclass(frozen=True)
 class Recompute:
-    """Exact gradients of the computed solution, with the memory of its states alone.
+    """Exact gradients of the computed solution, with the memory of its states or less.
 
     The forward pass records no graph; the backward pass rebuilds each accepted step
     from its stored state and takes one vector-Jacobian product, last step first. Step
     sizes are constants, as under `Direct`. No double backward: use `Direct` for that.
 
+    With fewer `states` than steps the forward pass stores none, and the backward pass
+    walks the steps again from the places that it keeps, as seldom as their number
+    allows: at most twice each with sqrt(2 n) of n steps. Times, lengths and noise of
+    steps are kept in any case.
+
     Gradients reach the initial state, `args`, and every tensor that the term's
     functions use in their first call or hold on to: in closures, defaults, attributes,
     containers, modules, and the globals they name. A tensor from elsewhere that only a
     later call uses is refused where it is noticed.
+
     Args:
         parameters: the only tensors besides y0 and ts that get gradients; None finds
             those that the term uses.
+        states: how many to keep at a time: "all", a number, "sqrt" or "log" of that of
+            the steps.
+
+    Raises ValueError for other states.
     """
 
     parameters: tuple[Tensor, ...] | None = None
+    states: Remembered = "all"
+
+    def __post_init__(self) -> None:
+        check_remembered(self.states)
 
     def run(
         self,
@@ -47,9 +68,12 @@ class Recompute:
         captured: Captured,
     ) -> Outcome:
         """Solve with gradients to `problem.y0` and to the captured tensors."""
-        tape = find_steps(problem, plan, carry)
+        every = self.states == "all"
+        found = problem if every else replace(problem, keep=False, keep_motion=True)
+        tape = find_steps(found, plan, carry)
         steps = replay_of(tape) if plan is None else plan
-        replay = _Replay(problem, tape, steps, captured)
+        begun = tuple(part.detach().clone() for part in carry)
+        replay = _Replay(problem, tape, steps, captured, begun, self.states)
         y_end, polynomials, error, stiffness = _Recompute.apply(  # type: ignore[no-untyped-call]
             replay, problem.y0, *captured.tensors
         )
@@ -68,6 +92,27 @@ class _Replay:
     tape: Tape
     plan: Schedule
     captured: Captured
+    carry: tuple[Tensor, ...]
+    states: Remembered
+
+    def back(self, visit: Callable[[int, Tensor, tuple[Tensor, ...]], None]) -> None:
+        """Visit every step with what it sets out from, last step first."""
+        plan, tape = self.plan, self.tape
+        if self.states == "all":
+            for j in range(plan.steps - 1, -1, -1):
+                visit(j, *tape.states(j))
+            return
+        problem = replace(self.problem, y0=self.problem.y0.detach(), keep=False)
+
+        def meet(j: int, place: Place) -> None:
+            with torch.no_grad():
+                place = faced(problem, plan, j, place)
+            visit(j, place.shown, place.shown_carry)
+
+        with torch.no_grad():
+            first = first_place(problem, plan, self.carry).kept()
+        places = room(self.states, plan.steps)
+        go_back(plan.steps, first, places, partial(walked, problem, plan), meet)
 
 
 class _Recompute(torch.autograd.Function):
@@ -97,9 +142,10 @@ class _Recompute(torch.autograd.Function):
         carry_grad = tuple(torch.zeros_like(part) for part in tape.carry_end)
         totals: list[Tensor | None] = [None] * len(replay.captured.tensors)
         last = tape.slots.numel()
-        steps = replay.plan.steps
-        looks = looks_at(steps, replay.captured)
-        for j in range(steps - 1, -1, -1):
+        looks = looks_at(replay.plan.steps, replay.captured)
+
+        def visit(j: int, y: Tensor, carry: tuple[Tensor, ...]) -> None:
+            nonlocal y_grad, carry_grad, last
             first = last - tape.slot_rows[j].numel()
             extra = (
                 None if g_polynomials is None else g_polynomials[first:last],
@@ -108,32 +154,35 @@ class _Recompute(torch.autograd.Function):
             )
             last = first
             step: Callable[[], _Pulled] = partial(
-                _step_vjp, replay, j, y_grad, carry_grad, extra, totals
+                _step_vjp, replay, j, (y, carry), (y_grad, carry_grad), extra, totals
             )
             if j in looks:
                 step = partial(watched, step, replay.problem, replay.captured)
             y_grad, carry_grad = step()
+
+        replay.back(visit)
         if carry_grad:
             y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
         check_unchanged(replay.captured, ctx.versions, totals)
         return (None, y_grad, *totals)
 
 
+# A state and carry, or the gradients in both.
 _Pulled = tuple[Tensor, tuple[Tensor, ...]]
 
 
 def _step_vjp(
     replay: _Replay,
     j: int,
-    y_grad: Tensor,
-    carry_grad: tuple[Tensor, ...],
+    begin: _Pulled,
+    grads_end: _Pulled,
     extra: tuple[Tensor | None, Tensor | None, Tensor | None],
     totals: list[Tensor | None],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Pull gradients of step j's outputs back to its state and carry."""
+    """Pull gradients of step j's end back to its begin, each a state and carry."""
     problem, tape = replay.plan.facing(replay.problem, j), replay.tape
     g_polynomials, g_error, g_stiffness = extra
-    y, carry = tape.states(j)
+    (y, carry), (y_grad, carry_grad) = begin, grads_end
     moving = replay.plan.moving(j)
     passed = y_grad
     if moving is not None:

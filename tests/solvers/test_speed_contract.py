@@ -191,6 +191,37 @@ def test_noise_is_drawn_in_one_call(method: str, budget: int) -> None:
     assert long.kernels["aten.randn"] + long.kernels["aten.normal_"] <= 1
 
 
+def test_adaptive_steps_along_a_path(device_policy: None) -> None:
+    """A tree is asked once an attempt, and the host looks every few attempts."""
+    counts = []
+    for rtol in (1e-1, 1e-3):
+        count = Launches()
+
+        def noise(t: Tensor, y: Tensor) -> Tensor:
+            return 1 + 0.1 * y.sin()
+
+        with count, torch.no_grad():
+            sol = solve(
+                SDETerm(count.field(field), count.field(noise)),
+                normal((32, 8), 0, **F64),
+                torch.linspace(0, 4, 9, **F64),
+                method="milstein_grad_free",
+                controller=PID(rtol, rtol),
+                noise=1,
+            )
+        attempts = int((sol.stats.accepted + sol.stats.rejected).max())
+        counts.append((count.kernels.total(), count.syncs.total(), attempts))
+    (kernels, syncs, few), (more_kernels, more_syncs, many) = counts
+    assert many > few + 100
+    kernels, syncs = (
+        (after - before) / (many - few)
+        for before, after in ((kernels, more_kernels), (syncs, more_syncs))
+    )
+    print(f"\nadaptive SDE: {kernels} kernels, {syncs} syncs an attempt")
+    assert kernels <= 200
+    assert syncs <= 0.25
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_the_device_policy_holds_on_a_device() -> None:
     """Counted on the device itself, where nothing is forced."""
