@@ -47,7 +47,7 @@ MAY_IMPORT = {
 SOLVER_ROWS = [
     {"types", "arithmetic", "stages", "tableau", "tableaus", "state", "term"},
     {"tolerances", "watch"},
-    {"path", "control", "brownian", "divergence", "bound"},
+    {"path", "control", "brownian", "divergence", "bound", "precision"},
     {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},
     {
         "controller",
