@@ -152,6 +152,10 @@ def _srk(
     return take(term, t, y, inc, carry)
 
 
+# Of weak order 1.5 too, and 2 where noise is additive or, SRIW1, linear in y. The
+# diffusion is taken at points sqrt(h) away: a step's variance has terms of size
+# h^(5/2), one with (d^3 g / dy^3) g^4 sum_i beta1_i (sum_j b1_ij)^3, and this sum is
+# -1/2 (SRIW1) and -0.53 (SOSRI2).
 SRK = StochasticMethod(
     name="srk",
     take=_srk,

@@ -1,10 +1,9 @@
-"""Orders of every method for SDEs: strong, weak, and of the error estimate.
+"""Orders of every method for SDEs: strong, and of the error estimate.
 
 Each method runs on several grids along one Brownian path, against another method of the
 other interpretation on a grid four times finer, whose drift was converted by hand.
 """
 
-import math
 from functools import cache
 
 import numpy as np
@@ -14,7 +13,7 @@ from sde_paths import Path, bound, brownian_path, driven, one_step
 from sde_problems import PROBLEMS, start
 from torch import Tensor
 
-from nde.solvers import SDE_METHODS, BrownianGrid, SDETerm
+from nde.solvers import SDE_METHODS, BrownianGrid
 
 F64 = {"dtype": torch.float64}
 AREA = (torch.float64, "area")
@@ -92,32 +91,3 @@ def test_error_estimate_order(name: str, noise: str, interpretation: str) -> Non
         order = 1.5
     errors = [estimate(name, noise, interpretation, 1.0 / n) for n in counts]
     assert slope(counts, errors) == pytest.approx(order, abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("name", "interpretation", "order"),
-    [
-        ("euler", "ito", 1),
-        ("milstein", "ito", 1),
-        ("milstein_grad_free", "ito", 1),
-        ("heun", "stratonovich", 1),
-        ("srk", "ito", 2),
-    ],
-)
-def test_weak_order(name: str, interpretation: str, order: int) -> None:
-    """E y^2 of a geometric Brownian motion; each path is compared with its own end."""
-    counts, paths, rate, volatility = (4, 8, 16, 32), 100_000, 0.8, 0.5
-    growth = rate - (volatility**2 / 2 if interpretation == "ito" else 0.0)
-    term = SDETerm(
-        lambda t, y: rate * y,
-        lambda t, y: volatility * y,
-        interpretation=interpretation,
-    )
-    fine, y0 = brownian_path(counts[-1], paths, 1, seed=5), torch.ones(paths, 1, **F64)
-    exact = (growth + volatility * fine.over.w.sum(dim=0)).exp()
-    errors = []
-    for n in counts:
-        gap = driven(SDE_METHODS[name], term, y0, fine.on(n)).square() - exact.square()
-        errors.append(gap.mean().abs().item())
-        assert 8 * gap.std().item() / math.sqrt(paths) < errors[-1]
-    assert slope(counts, errors) == pytest.approx(order, abs=0.25)
