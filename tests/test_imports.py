@@ -45,7 +45,16 @@ MAY_IMPORT = {
 }
 # Inside the solvers a file imports files of its own row or of rows above it.
 SOLVER_ROWS = [
-    {"types", "arithmetic", "stages", "tableau", "tableaus", "state", "term"},
+    {
+        "types",
+        "arithmetic",
+        "transforms",
+        "stages",
+        "tableau",
+        "tableaus",
+        "state",
+        "term",
+    },
     {"tolerances", "watch"},
     {"path", "control", "brownian", "divergence", "bound", "precision"},
     {"stepper", "runge_kutta", "multistep", "symplectic", "stochastic", "methods"},

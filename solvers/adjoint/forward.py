@@ -15,6 +15,7 @@ from nde.solvers.nonfinite import judged
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.tape import Tape
+from nde.solvers.transforms import in_every_member
 from nde.solvers.types import Status
 
 
@@ -52,7 +53,7 @@ def start(problem: Problem) -> tuple[Tensor, ...]:
 
 def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     """A fixed grid's tape with the values of its march."""
-    finite = torch.isfinite(result.y_end).all(dim=1)
+    finite = in_every_member(torch.isfinite(result.y_end).all(dim=1))
     failed = torch.full_like(blank.status, int(Status.NON_FINITE_FIELD))
     states = _picked(blank, torch.stack(result.states)) if result.states else None
     carry: tuple[Tensor, ...] = ()

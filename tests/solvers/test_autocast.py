@@ -78,6 +78,7 @@ def test_stages_are_low_and_the_solve_is_not(
     fields = Fields(device)
 
     def found(region: bool) -> tuple[Solution, list[Tensor]]:
+        fields.seen.clear()
         y0 = start(device).requires_grad_()
         with torch.autocast(device.type, dtype=LOW, enabled=region):
             solution = fields.solve(kind, adjoint, y0)
