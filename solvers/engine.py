@@ -35,7 +35,7 @@ from nde.solvers.tape import Tape
 from nde.solvers.term import Layout, Term
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
-from nde.solvers.transforms import mapped, transformed
+from nde.solvers.transforms import in_vmap, transformed
 from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event, Watch
 
@@ -114,7 +114,7 @@ def run(
         y0=y0,
         reads=wanted.contiguous(),
         dense=setup.dense,
-        keep=torch.is_grad_enabled(),
+        keep=torch.is_grad_enabled() or transformed(),
         max_steps=setup.max_steps,
         tolerances=setup.tolerances,
         stops=stops_of(controller, layout, t0, t1, gap, landings),
@@ -193,7 +193,6 @@ def _steps(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     tape = outcome.tape
     broken = tape.status == Status.NON_FINITE_FIELD
     if bool(broken.any()):
-        _check_one(tape.y_end)
         steps, cause = last_good_steps(problem, plan)
         status = torch.where(broken, cause, tape.status)
         t_end = torch.where(broken, reached(plan, steps, problem), tape.t_end)
@@ -220,8 +219,7 @@ def _ended(tape: Tape, cut: Cut) -> Tape:
 
 def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if transformed():
-        _check_transforms(setup.adjoint, problem, plan)
-        return setup.adjoint.run(problem, plan, start(problem), Captured())
+        return _run_transformed(setup.adjoint, problem, plan)
     if not torch.is_grad_enabled():
         return plain(problem, find_steps(problem, plan, start(problem)))
     adjoint = setup.adjoint
@@ -242,34 +240,35 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     return adjoint.run(problem, plan, carry, captured)
 
 
-def _check_one(y_end: Tensor) -> None:
-    """RuntimeError for a failure in an ensemble, whose place cannot be looked for."""
-    if mapped(y_end):
-        raise RuntimeError(
-            "a solve under vmap met numbers that are not finite in some member; solve "
-            "for the members one by one to see which, or shorten the steps"
-        )
-
-
-def _check_transforms(
+def _run_transformed(
     adjoint: Adjoint, problem: Problem, plan: Schedule | None
-) -> None:
-    """RuntimeError where a solve inside of transforms would fail, or lose what is in
-    them."""
+) -> Outcome:
+    """`_run` inside of transforms, where tensors do not tell what depends on what.
+
+    RuntimeError where something in them would be lost, or a failure could not be told
+    apart by members of an ensemble.
+    """
     if not isinstance(adjoint, Direct):
         raise RuntimeError(
             f"adjoint={type(adjoint).__name__}() is a custom autograd function, which "
             "torch.func transforms and forward mode cannot look into; solve with "
             "adjoint=Direct() inside of them"
         )
-    if plan is None:
-        value = problem.term.f(problem.start_time, problem.y0)
-        if mapped(value) or mapped(problem.y0):
-            raise RuntimeError(
-                "adaptive steps are decided by the numbers that vmap hides; inside of "
-                "it solve with controller=FixedSteps(step), or with StepTo(times) at "
-                "the times that one member accepted"
-            )
+    if problem.watch is not None:
+        raise RuntimeError(
+            "events are located by looking at numbers, and their derivatives taken by "
+            "torch.autograd, which torch.func transforms and forward mode hide from; "
+            "solve with events outside of them"
+        )
+    outcome = adjoint.run(problem, plan, start(problem), Captured())
+    status = outcome.tape.status
+    short = (status != Status.SUCCESS) & (status != Status.EVENT)
+    if bool(short.any()) and in_vmap():
+        raise RuntimeError(
+            "a solve under vmap did not reach the end in some member; solve for the "
+            "members one by one to see which and why"
+        )
+    return outcome
 
 
 def _explain(problem: Problem, error: Exception) -> None:

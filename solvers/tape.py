@@ -19,6 +19,7 @@ from nde.solvers.brownian import BrownianIncrement
 from nde.solvers.motions import Motions
 from nde.solvers.problem import Problem
 from nde.solvers.stages import Stages
+from nde.solvers.transforms import transformed
 from nde.solvers.types import Increment, Readable, Status, StepOut
 
 
@@ -160,8 +161,7 @@ class HostRecorder:
         ratio: Tensor,
         stages: Stages | None,
     ) -> None:
-        """One accepted step: (t, h, error, fresh), its end, what it began at and what
-        drove it."""
+        """One accepted step: (t, h, error, fresh), its end, its start, its motion."""
         problem, t = self._problem, step[0]
         edge = after if problem.interpolates else t
         passed, self._met = self._met, bisect.bisect_right(self._reads, edge)
@@ -368,13 +368,14 @@ class Recorder:
     def _extend(self, wanted: Tensor, t: Tensor, h: Tensor) -> None:
         """Add the stages that only the interpolant needs, where an attempt is read."""
         stepper, term = self._problem.stepper, self._problem.term
-        for k in wanted.any(dim=1).nonzero().view(-1).tolist():
+        # Without a buffer stages are stacked, and all need as many.
+        for k in (wanted.any(dim=1) | transformed()).nonzero().view(-1).tolist():
             y = self._states[k]
-            workspace = stepper.workspace(y, graph=False)
+            workspace = stepper.workspace(y, graph=transformed())
             assert workspace is not None
             workspace.load(self._stages[k])
-            dt = h[k].to(y.dtype).unsqueeze(1)
-            stepper.extend(term, t[k], y, Increment(dt), workspace)
+            inc = Increment(h[k].to(y.dtype).unsqueeze(1))
+            stepper.extend(term, t[k], y, inc, workspace)
             self._stages[k] = workspace.all()
 
     def _hit(self, edges: Tensor) -> Tensor:
