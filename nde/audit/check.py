@@ -73,7 +73,7 @@ def check_gradients(
         samples: so many series of a `Batch` are used, from its first.
         penalties: whether the regularizers of a model's layers are part of the loss.
             Leave them out if one of your own detaches what its value depends on.
-        directions: random directions of finite differences. Each takes 12 solves, or 24
+        directions: random directions of finite differences. Each takes 16 solves, or 32
             where steps adapt.
         seed: of the Brownian motion, the directions, and torch's generator in each run.
         tolerance: relative error allowed to `Recompute` and `Reversible`.
@@ -234,7 +234,7 @@ def _compared(
                 lambda: _gradients(subject.loss, subject.tensors, adjoint, seed),
                 subject.device,
             )
-        except (ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             if chosen:
                 raise
             return AdjointCheck(

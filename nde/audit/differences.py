@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # Relative to the size of what is moved. Each step is a quarter of the one before, so
 # that truncation falls by 16 and, of extrapolated quotients, by 256.
-_LONGEST, _RATIO, _STEPS = 1e-2, 4.0, 6
+_LONGEST, _RATIO, _STEPS = 1e-2, 4.0, 8
 
 
 @dataclass(frozen=True)
