@@ -17,7 +17,8 @@ class AdjointCheck:
     worst: name of the tensor with that error.
     tolerance: the error it may have.
     seconds, peak_bytes: of value and gradient, see `nde.audit.memory`.
-    note: why it was refused, or a warning that it gave; else empty.
+    note: why it was refused, what it warned of, or that its steps are not those of
+        `Direct`; else empty.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ def classifier(name: Any = "neural-ode", **options: Any) -> SeriesClassifier:
 @pytest.mark.parametrize(
     ("name", "options", "refused"),
     [
-        ("neural-ode", {"regularizers": [LocalError(weight=1.0)]}, {"backsolve"}),
+        ("neural-ode", {"solver": SolverSettings(rtol=1e-6, atol=1e-8)}, {"backsolve"}),
         ("lnsde", {}, {"reversible", "backsolve"}),
         (
             "neural-sde",
@@ -150,6 +150,24 @@ def _square(layer: NeuralODE, y0: Tensor) -> Tensor:
     ts = torch.linspace(0, 1, 3, dtype=torch.float64)
     out: Tensor = layer(y0, ts).final.square().sum()
     return out
+
+
+@dataclass(frozen=True)
+class Coarse(Recompute):
+    """Another solve, a thousandth away."""
+
+    def run(self, *arguments: Any) -> Any:
+        outcome = super().run(*arguments)
+        return replace(outcome, y_end=1.001 * outcome.y_end)
+
+
+def test_another_solve_is_told_apart_from_a_wrong_gradient() -> None:
+    model = classifier(readout="end")
+    report = nde.check_gradients(model, series(), adjoint=Coarse(), directions=0)
+    assert not report.passed
+    assert "coarse: its solve gives another loss" in str(report)
+    right = nde.check_gradients(model, series(), directions=0)
+    assert "another loss" not in str(right)
 
 
 def test_everything_is_left_as_it_was() -> None:
