@@ -255,8 +255,8 @@ def _compared(
     apart = abs(run.result[0] - value) / (abs(value) or 1.0)
     if apart > _ALIKE:
         notes.append(
-            f"its solve gives another loss, {apart:.0e} away, by other steps; its error "
-            "has part of that"
+            f"its solve gives another loss, {apart:.0e} away, by other steps, which is "
+            "part of its error"
         )
     norms = _norms(reference)
     floor = _LEAST * math.hypot(*norms.values())

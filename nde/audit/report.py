@@ -124,7 +124,7 @@ class GradientReport:
             text = f"the gradients of {self.chosen.name} are right"
             if unclear:
                 text += " as far as direct is: finite differences cannot tell"
-        return f"{text} ({self.numbers} numbers in {self.tensors} tensors)"
+        return f"{text} (tensors: {self.tensors}, numbers in them: {self.numbers})"
 
     def adjoint_rows(self) -> list[Row]:
         """Cells of the table of adjoints, its head first."""
