@@ -6,6 +6,7 @@ from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.diagnosis import Explanation, Finding
 from nde.solvers.ensemble import Ensemble
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
+from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.solution import Solution
 from nde.solvers.solve import solve
 from nde.solvers.stats import Stats
@@ -28,6 +29,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "FixedSteps",
+    "McCallumFoster",
     "ODETerm",
     "Recompute",
     "Reversible",

@@ -156,6 +156,14 @@ class BoundSDE:
             return wide.unsqueeze(-1) * w.unsqueeze(-2)
         return (wide * w).reshape(v.shape)
 
+    def spread(self, g: Tensor) -> Tensor:
+        """The size of g w in engine layout, for motions of size 1."""
+        if not self.term.matrix:
+            return g
+        # Its derivative is 0 where g is.
+        size: Tensor = torch.linalg.vector_norm(g, dim=-1)
+        return size.reshape(1, -1) if self.layout.shared else size
+
     def moved(self, y: Tensor, g: Tensor, w: Tensor) -> Tensor:
         """y + g w."""
         if self.term.matrix or self.layout.shared:

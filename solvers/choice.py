@@ -22,6 +22,7 @@ from nde.solvers.methods import (
     SDE_METHODS,
     method_named,
 )
+from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.state import Structure
 from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import StochasticMethod
@@ -71,7 +72,13 @@ def check_dense(stepper: Stepper, noise: NoiseSource | None) -> None:
 
 
 def check_restarts(stepper: Stepper, controller: Controller) -> None:
-    """Raises ValueError for jumps under a method that remembers steps before them."""
+    """Raises ValueError for jumps under a method that cannot begin anew after them."""
+    if controller.jump_t is not None and isinstance(stepper, McCallumFoster):
+        raise ValueError(
+            f"method {stepper.name!r} calls f at both ends of a step, and cannot tell "
+            "the two sides of a jump; use a Runge-Kutta method with jump_t, or step_t "
+            "where f does not jump"
+        )
     if controller.jump_t is not None and stepper.name in MULTISTEP_METHODS:
         raise ValueError(
             f"method {stepper.name!r} goes on from steps before a jump; use a "

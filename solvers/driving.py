@@ -17,16 +17,20 @@ from nde.solvers.brownian import (
     Levy,
     NoiseSource,
     Seed,
+    StretchedTree,
     fresh_seed,
 )
 from nde.solvers.controller import PID
 from nde.solvers.problem import Problem
-from nde.solvers.schedule import check_size
+from nde.solvers.schedule import check_resolution, check_size
 from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.types import Increment
 
-# The shortest step of a default tree, as a fraction of its span.
-_FINEST = 2.0**-20
+# Depths of a seed's tree: as a rule, and where times are close or not known yet.
+_DEEP, _DEEPEST = 20, 48
+
+# Motions that are asked for one time of each sample.
+_Located = BrownianTree | BrownianBridge | StretchedTree
 
 
 def motion_of(
@@ -45,50 +49,67 @@ def motion_of(
     return BrownianGrid(source)
 
 
-def finely(problem: Problem) -> Problem:
-    """A problem that adapts its steps, none shorter than its motion resolves.
-
-    Raises ValueError if the motion does not fit.
-    """
-    term, controller, noise = problem.term, problem.controller, problem.noise
-    assert isinstance(term, BoundSDE) and isinstance(controller, PID)
+def check_motion(problem: Problem) -> None:
+    """Raises ValueError if the motion of adaptive steps does not fit."""
+    term, noise = problem.term, problem.noise
+    assert isinstance(term, BoundSDE)
     assert noise is not None and not isinstance(noise, BrownianGrid)
     check_size(noise, term.noise_shape)
+    if isinstance(noise, StretchedTree):
+        return
     if isinstance(noise, (BrownianTree, BrownianBridge)):
         if isinstance(noise, BrownianBridge):
             _check_graph(noise)
         tree = noise.tree if isinstance(noise, BrownianBridge) else noise
         if problem.rows:
             tree.ends(problem.t0, problem.t1)
-        least = max(controller.min_step, tree.resolution)
-        longest = max(controller.max_step, least)
-        controller = replace(controller, min_step=least, max_step=longest)
+            check_resolution(tree, _gaps(problem))
     elif problem.rows != 1:
         raise ValueError(
             f"noise ({type(noise).__name__}) is asked for one step of the whole batch "
             "after another, but adaptive steps are each sample's own; pass a "
             "BrownianTree or a seed, or batch='shared'"
         )
-    return replace(problem, controller=controller)
 
 
-def tree_of(problem: Problem, seed: Seed) -> BrownianTree:
+def resolution_of(problem: Problem) -> Tensor | float:
+    """The shortest step along a motion: a number, or `(rows,)`."""
+    noise = problem.noise
+    if isinstance(noise, BrownianBridge):
+        return noise.tree.resolution
+    if isinstance(noise, (BrownianTree, StretchedTree)):
+        return noise.resolution
+    return 0.0
+
+
+def tree_of(problem: Problem, seed: Seed) -> StretchedTree:
     """The motion of a solve that was given a seed."""
-    assert isinstance(problem.term, BoundSDE)
-    t0, t1 = 0.0, 1.0
-    if problem.rows:
-        t0, t1 = float(problem.t0.min()), float(problem.t1.max())
-    # Where no sample has a way to go.
-    t1 = t1 if t1 > t0 else t0 + 1.0
-    return BrownianTree(
-        seed,
-        t0,
-        t1,
-        problem.term.noise_shape,
-        dtype=problem.y0.dtype,
-        device=problem.y0.device,
-        tol=(t1 - t0) * _FINEST,
-    )
+    term, y0 = problem.term, problem.y0
+    assert isinstance(term, BoundSDE)
+
+    def tree(depth: int) -> BrownianTree:
+        size = term.noise_shape
+        return BrownianTree(seed, 0.0, 1.0, size, y0.dtype, y0.device, tol=2.0**-depth)
+
+    begin, span = problem.t0, problem.t1 - problem.t0
+    # Where a sample has no way to go.
+    span = torch.where(span > 0, span, 1.0)
+    if problem.dense:
+        return StretchedTree(tree(_DEEPEST), begin, span)
+    close = _gaps(problem) < 2.0 * 2.0**-_DEEP * span
+    if not bool(close.any()):
+        return StretchedTree(tree(_DEEP), begin, span)
+    return StretchedTree(tree(_DEEP), begin, span, tree(_DEEPEST), close)
+
+
+def _gaps(problem: Problem) -> Tensor:
+    """The least time between two that a row lands on: `(rows,)`."""
+    times = problem.reads
+    if problem.stops is not None:
+        times = torch.cat([times, problem.stops.begins], dim=1)
+    gaps = times.sort(dim=1).values.diff(dim=1)
+    gaps = torch.where(gaps > 0, gaps, torch.inf)
+    return gaps.amin(dim=1) if gaps.shape[1] else (problem.t1 - problem.t0)
 
 
 def _check_graph(bridge: BrownianBridge) -> None:
@@ -106,7 +127,7 @@ def motion_between(problem: Problem, start: Tensor, end: Tensor) -> BrownianIncr
     positions."""
     term, noise = problem.term, problem.noise
     assert isinstance(term, BoundSDE)
-    assert isinstance(noise, (BrownianTree, BrownianBridge))
+    assert isinstance(noise, _Located)
     moved = noise.between(noise.at(start), noise.at(end), _asked(problem))
     return _fitted(problem, moved)
 
@@ -147,7 +168,7 @@ class Drive:
 class _Placed:
     """Along a motion that has positions: each time is looked up once."""
 
-    def __init__(self, noise: BrownianTree | BrownianBridge, t: Tensor) -> None:
+    def __init__(self, noise: _Located, t: Tensor) -> None:
         self._noise = noise
         self._here = self._there = noise.at(t)
 
@@ -177,6 +198,6 @@ class _Asked:
 
 
 def _walk(noise: BrownianMotion, t: Tensor) -> _Placed | _Asked:
-    if isinstance(noise, (BrownianTree, BrownianBridge)):
+    if isinstance(noise, _Located):
         return _Placed(noise, t)
     return _Asked(noise, t)

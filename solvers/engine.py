@@ -15,12 +15,13 @@ from nde.solvers.bound import BoundSDE, bind
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.clock import check_clock
 from nde.solvers.controller import PID, Controller, StepTo
-from nde.solvers.driving import finely, motion_of
+from nde.solvers.driving import check_motion, motion_of
 from nde.solvers.locate import Cut, cut_at_events, evaluations
 from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.own_noise import check_own_noise
 from nde.solvers.problem import Problem
+from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.salvage import (
     cut_short,
     failed,
@@ -132,7 +133,7 @@ def run(
         problem = replace(problem, noise=motion_of(problem, setup.noise))
     plan = _plan(setup, problem) if setup.fixed else None
     if plan is None and isinstance(term, BoundSDE):
-        problem = finely(problem)
+        check_motion(problem)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
         if plan is None:
@@ -147,6 +148,11 @@ def run(
     if setup.events or spent:
         outcome = replace(outcome, evaluations=outcome.evaluations + spent)
     t_end = outcome.tape.t_end
+    if isinstance(setup.stepper, McCallumFoster):
+        ended = outcome.tape.detached()
+        setup.stepper.warn_if_apart(
+            y0.detach(), ended.y_end, ended.carry_end[-1], ended.accepted > 0
+        )
     if graph:
         outcome = moving_end(problem, outcome, moving[:, -1])
     if setup.events:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.engine import Run
+from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.types import SolveError, Status
 
 CAUSE: Mapping[int, str] = {
@@ -70,10 +71,18 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     step, state = _last_step(runs, row), layout.visible(last.outcome.tape.y_end)[row]
     size = float(state.abs().amax()) if state.numel() else 0.0
     shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
+    fix, stepper = FIX[code], last.problem.stepper
+    if code == Status.MAX_STEPS and isinstance(stepper, McCallumFoster):
+        fix = (
+            f"Where the equation contracts, steps beyond {stepper.reach:.1g} over its "
+            f"rate tear the two states of {stepper.name} apart: lower "
+            f"coupling={stepper.coupling:g}, use method {stepper.base!r} with "
+            "adjoint=Recompute(), or raise max_steps"
+        )
     return SolveError(
         f"{len(samples)} of {batch} samples did not reach the end (samples {shown}): "
         f"sample {first} stopped at t={times[0]:.6g}, |y|={size:.3g}, after "
-        f"{counts[0]} evaluations{step}, because {CAUSE[code]}. {FIX[code]}. With "
+        f"{counts[0]} evaluations{step}, because {CAUSE[code]}. {fix}. With "
         "throw=False the others are returned.",
         status=code,
         samples=samples,

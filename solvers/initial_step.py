@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from nde.solvers.bound import Bound, BoundSDE
 from nde.solvers.brownian import BrownianIncrement
+from nde.solvers.stochastic.method import generic
 from nde.solvers.tolerances import Tolerances
 
 EVALUATIONS = 1
@@ -54,15 +57,15 @@ def noisy_step(
 ) -> Tensor:
     """A step of about the length `step (rows,)`, shorter where the noise asks for it.
 
-    By what a step neglects of the noise, half the change of the diffusion along it,
-    with every motion at one standard deviation.
+    By what a step neglects of the noise, the change of the diffusion along it, with
+    motions at about one standard deviation.
     """
     now, length = t.to(y.dtype), step.to(y.dtype).unsqueeze(1)
-    batch, m = term.noise_shape
-    w = length.sqrt().expand(-1, m).expand(batch, m)
-    w = term.driven(BrownianIncrement(w)).w
+    w = term.driven(BrownianIncrement(y.new_ones(term.noise_shape))).w
+    w = (w * generic(t, length, w)) * length.sqrt()
     g = term.g(now, y)
-    change = term.product(term.g(now, term.moved(y, g, w)) - g, 0.5 * w)
+    change = term.spread(term.g(now, term.moved(y, g, w)) - g)
+    change = change * (length.sqrt() * math.sqrt(0.5))
     error = tolerances.of(change, y).to(step.dtype)
     # Of noise that varies smoothly the error grows as h.
     shrink = 0.5 / error.clamp_min(1e-30)

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from nde.solvers.bound import BoundSDE
 from nde.solvers.controller import PID
-from nde.solvers.driving import Drive
+from nde.solvers.driving import Drive, resolution_of
 from nde.solvers.initial_step import initial_step, noisy_step
 from nde.solvers.locate import Lookout, settle
 from nde.solvers.problem import Problem
 from nde.solvers.progress import RESOLUTION, Progress, resolution
+from nde.solvers.recording import HostRecorder, Recorder
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
-from nde.solvers.tape import HostRecorder, Recorder, Tape
+from nde.solvers.tape import Tape
 from nde.solvers.transforms import least_member, transformed, worst_member
 from nde.solvers.types import Increment, Status
 
@@ -73,6 +74,8 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
         if ensemble:
             error = worst_member(error)
         accept, h_next, history = controller.adapt(h, error, history, order)
+        if drive is not None:
+            h_next = rounded(h_next)
         stuck = None
         if controller.bounds:
             accept, h_next, stuck = controller.bound(h, h_next, error, accept)
@@ -149,6 +152,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     drive = None if problem.noise is None else Drive(problem)
     # Ends of rejected steps along a Brownian motion: see `rejected.py`.
     rejected: list[float] = []
+    least = float(resolution_of(problem))
     attempts, status, error = 0, Status.SUCCESS, 0.0
     while status == Status.SUCCESS and (t < t1 or segments):
         if t >= t1:
@@ -158,7 +162,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
         if attempts == problem.max_steps:
             status = Status.MAX_STEPS
             continue
-        if h_next <= RESOLUTION * eps * max(abs(t), eps * far):
+        if h_next <= max(RESOLUTION * eps * max(abs(t), eps * far), least):
             status = _cause_of(error)
             continue
         goal = rejected[-1] if rejected else t1
@@ -176,6 +180,8 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
         error, wanted = (worst_member(ratio) if ensemble else ratio).item(), h_next
         attempts += 1
         accept, h_next, history = controller.adapt_host(h, error, history, order)
+        if drive is not None:
+            h_next = rounded_host(h_next)
         if controller.bounds:
             accept, h_next, stuck = controller.bound_host(h, h_next, error, accept)
             if stuck:
@@ -242,11 +248,29 @@ def _first_step(problem: Problem, carry: tuple[Tensor, ...], order: float) -> Te
     step = initial_step(problem.term, problem.t0, y, k, span, problem.tolerances, order)
     if isinstance(problem.term, BoundSDE):
         step = noisy_step(problem.term, problem.t0, y, step, problem.tolerances)
+        step = rounded(step)
     # A guess too short to be told from none, near a zero of the state, is no failure.
     far = torch.maximum(problem.t0.abs(), problem.t1.abs())
     least = 2.0 * resolution(problem.t0, far)
     step = torch.maximum(least_member(step), torch.minimum(least, span))
     return step.clamp(controller.min_step, controller.max_step)
+
+
+def rounded(h: Tensor) -> Tensor:
+    """Steps to few digits.
+
+    What rounding did to error estimates, as it does in batches of other sizes, is not
+    to move the times where a Brownian path is looked at: the path would be another.
+    """
+    return h.to(torch.float32).to(h.dtype)
+
+
+def rounded_host(h: float) -> float:
+    """`rounded` for one row known on the host."""
+    if not math.isfinite(h):
+        return h
+    digits, exponent = math.frexp(h)
+    return math.ldexp(round(digits * 2.0**24), exponent - 24)
 
 
 def _any(positive: Tensor) -> bool:

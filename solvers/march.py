@@ -133,7 +133,7 @@ def march(
             stages = problem.stepper.workspace(place.y, graph)
         t, inc = plan.step(j, place.y.dtype)
         place = faced(problem, plan, j, place)
-        if problem.keep:
+        if problem.keep and j % problem.spacing == 0:
             states.append(place.y.detach())
             carries.append(tuple(part.detach().clone() for part in place.carry))
         if observer is not None:
@@ -195,6 +195,7 @@ def fixed_tape(problem: Problem, plan: Schedule) -> Tape:
         status=torch.full_like(accepted, int(Status.SUCCESS)),
         noise=plan.noise,
         common=problem.common,
+        spacing=problem.spacing,
     )
 
 

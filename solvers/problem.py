@@ -26,7 +26,8 @@ class Problem:
     `t0 (rows,)` to `t1 (rows,)`, float64. `reads (rows, reads)` are the times where the
     solution is wanted; `y0 (rows, dim)`. `dense` keeps the interpolant of every step;
     `keep` keeps the states of accepted steps, which a replay needs, and their Brownian
-    motion; `keep_motion` that alone. `stops` are times inside to land on,
+    motion, of every `spacing`-th step alone the states; `keep_motion` the motion
+    alone. `stops` are times inside to land on,
     `grid (rows, k)` those of `StepTo`, `watch` the events. `common` if all rows take
     the same steps, known beforehand: then the field sees one time for all. `noise` is
     the Brownian motion of an SDE; the steps of a grid have theirs in its schedule.
@@ -50,6 +51,7 @@ class Problem:
     common: bool = False
     noise: BrownianGrid | BrownianMotion | None = None
     keep_motion: bool = False
+    spacing: int = 1
     observer: Observer | None = None
 
     @property

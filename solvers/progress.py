@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nde.solvers.driving import resolution_of
 from nde.solvers.problem import Problem
 from nde.solvers.rejected import RejectedEnds
 from nde.solvers.schedule import restarted
@@ -46,6 +47,7 @@ class Progress:
         self._rejected = None if problem.noise is None else RejectedEnds(self._t)
         self.t_end = problem.t1.clone()
         self.status = torch.full_like(self._segment, int(Status.SUCCESS))
+        self._least = resolution_of(problem)
         self._far = torch.maximum(problem.t0.abs(), problem.t1.abs())
 
     def begin(self, y: Tensor, carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -123,8 +125,12 @@ class Progress:
             self._segment = torch.where(rows, self._stops.last, self._segment)
 
     def lost(self, h_next: Tensor) -> Tensor:
-        """Rows whose next step is lost in the rounding of their time."""
-        return (self._remaining > 0) & (h_next <= resolution(self._t, self._far))
+        """Rows whose next step is lost in the rounding of their time, or in what their
+        Brownian motion tells apart."""
+        short = h_next <= resolution(self._t, self._far)
+        if self._rejected is not None:
+            short = short | (h_next <= self._least)
+        return (self._remaining > 0) & short
 
     def running(self) -> Tensor:
         """Positive for rows that have a way to go."""

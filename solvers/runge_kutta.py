@@ -104,7 +104,7 @@ class ExplicitRungeKutta:
     ) -> StepOut:
         assert stages is not None
         tableau, h = self.tableau, inc.dt
-        times = _stage_times(tableau, t, h, y)
+        times = stage_times(tableau, t, h, y)
         stages.begin(carry[0] if carry else term.f(times[0], y))
         pair = tableau.stiffness_pair or ()
         inputs: dict[int, Tensor] = {}
@@ -134,7 +134,7 @@ class ExplicitRungeKutta:
         )
 
 
-def _stage_times(
+def stage_times(
     tableau: ButcherTableau, t: Step, h: Step, y: Tensor
 ) -> tuple[Tensor, ...]:
     """Engine time of each stage, `(rows,)` in y's dtype."""

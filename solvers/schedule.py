@@ -15,6 +15,7 @@ from nde.solvers.brownian import (
     BrownianMotion,
     BrownianTree,
     Levy,
+    StretchedTree,
     stacked,
 )
 from nde.solvers.controller import FixedSteps, StepTo
@@ -222,7 +223,12 @@ def drawn(
         return term.driven(noise.increments(h, shape, dtype, levy))
     check_size(noise, shape)
     if isinstance(noise, BrownianTree):
+        steps = torch.where(h > 0, h, torch.inf)
+        if steps.numel():
+            check_resolution(noise, steps)
         moved = noise.increments(t, h, levy)
+    elif isinstance(noise, StretchedTree):
+        moved = _along(noise, t, h, levy)
     else:
         moved = _asked(noise, t, h, levy)
     device = problem.y0.device
@@ -236,6 +242,26 @@ def check_size(noise: BrownianMotion, shape: tuple[int, int]) -> None:
             f"noise has size {tuple(noise.size)}, the term needs {shape}: (batch, "
             "Brownian motions of a sample)"
         )
+
+
+def check_resolution(tree: BrownianTree, lengths: Tensor) -> None:
+    """Raises ValueError if steps are shorter than a tree tells times apart."""
+    least = float(lengths.min())
+    if least < tree.resolution * (1.0 - 1e-9):
+        raise ValueError(
+            f"noise is a BrownianTree that tells times {tree.resolution:.3g} apart; "
+            f"steps or outputs are {least:.3g} apart, where its law is another; "
+            f"pass BrownianTree(..., tol={least / 2:.1g}), or one of a narrower span"
+        )
+
+
+def _along(noise: StretchedTree, t: Tensor, h: Tensor, levy: Levy) -> BrownianIncrement:
+    """The motion over steps `t`, `h` `(steps,)` or `(steps, batch)`."""
+    parts = [
+        noise.increment(start, start + length, levy)
+        for start, length in zip(t.unbind(), h.unbind(), strict=True)
+    ]
+    return stacked(parts) if parts else BrownianIncrement(h.new_zeros(0, *noise.size))
 
 
 def _asked(

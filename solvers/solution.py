@@ -149,7 +149,8 @@ class Solution:
         if tape.y is None or tape.steps == 0:
             raise ValueError(
                 "this solve kept no accepted steps, as nothing in it required grad or "
-                "gradients were off; solve outside of torch.no_grad()"
+                "gradients were off, or its adjoint keeps none; solve outside of "
+                "torch.no_grad(), with adjoint=Recompute()"
             )
         entry = tape.index.gather(0, number.unsqueeze(0)).squeeze(0)
         # A row without such a step rests where it ended.

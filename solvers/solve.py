@@ -84,9 +84,10 @@ def solve(
             `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
             `StepTo(times)`; methods without an error estimate need one of the latter.
-        adjoint: `Recompute()` (default) or `Direct()`; for an SDE `Reversible()`, exact
-            without storing states, with method "reversible_heun", or `Backsolve()`,
-            approximate, for Stratonovich equations.
+        adjoint: `Recompute()` (default) or `Direct()`; `Reversible()`, exact without
+            storing states, with method `McCallumFoster(base)` for an ODE and
+            "reversible_heun" for an SDE; `Backsolve()`, approximate, for Stratonovich
+            equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
             one step, judged by the RMS over all of it.
         args: given to the term's functions, conditions and resets after time and state,

@@ -58,11 +58,11 @@ def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     """A fixed grid's tape with the values of its march."""
     finite = in_every_member(torch.isfinite(result.y_end).all(dim=1))
     failed = torch.full_like(blank.status, int(Status.NON_FINITE_FIELD))
-    states = _picked(blank, torch.stack(result.states)) if result.states else None
+    states = _kept(blank, result.states) if result.states else None
     carry: tuple[Tensor, ...] = ()
     if result.states and result.carries[0]:
         columns = zip(*result.carries, strict=True)
-        carry = tuple(_picked(blank, torch.stack(column)) for column in columns)
+        carry = tuple(_kept(blank, list(column)) for column in columns)
     return replace(
         blank,
         error=_picked(blank, result.error.detach()),
@@ -81,6 +81,14 @@ def _picked(blank: Tape, table: Tensor) -> Tensor:
     if blank.step.numel() == table.shape[0] * table.shape[1]:
         return table.flatten(0, 1)
     return table[blank.step, blank.row]
+
+
+def _kept(blank: Tape, parts: list[Tensor]) -> Tensor:
+    """Of states of every `spacing`-th step, those that belong to entries."""
+    if blank.spacing == 1:
+        return _picked(blank, torch.stack(parts))
+    some = blank.step % blank.spacing == 0
+    return torch.stack(parts)[blank.step[some] // blank.spacing, blank.row[some]]
 
 
 def plain(problem: Problem, tape: Tape) -> Outcome:

@@ -8,6 +8,7 @@ from nde.solvers.brownian.increment import BrownianIncrement, Levy, stacked
 from nde.solvers.brownian.motion import BrownianMotion
 from nde.solvers.brownian.seed import Seed
 from nde.solvers.brownian.source import NoiseSource
+from nde.solvers.brownian.stretched import StretchedTree
 from nde.solvers.brownian.tree import BrownianTree, Position
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseSource",
     "Position",
     "Seed",
+    "StretchedTree",
     "fresh_seed",
     "levy_area",
     "stacked",

@@ -11,6 +11,7 @@ from nde.solvers.controller import PID
 from nde.solvers.diagnosis.bill import CHEAP, Bill, Finding, median, named, number
 from nde.solvers.diagnosis.limits import Kink
 from nde.solvers.methods import ODE_METHODS
+from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.tolerances import least_rtol
 from nde.solvers.types import Status
 
@@ -54,7 +55,10 @@ def adaptive(bill: Bill) -> list[Finding]:
                 f"is {load:.2f} (step {h:.2g}, stiffness {load * limit / h:.3g}); "
                 "looser tolerances do not help",
                 "an implicit method, or a less stiff field (rescale its fast part, or "
-                "penalise it with regularizers.Stiffness)",
+                "penalise it with regularizers.Stiffness)"
+                if not isinstance(stepper, McCallumFoster)
+                else f"a coupling below {stepper.coupling:g}, or method "
+                f"{stepper.base!r} with adjoint=Recompute()",
             )
         )
     kinks = [kink for part in bill.limits for kink in part.kinks]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
@@ -14,6 +13,8 @@ from nde.solvers.stochastic.method import (
     ITO,
     STRATONOVICH,
     StochasticMethod,
+    crossed,
+    generic,
     root,
     started_by_drift,
     stepped,
@@ -60,8 +61,9 @@ def _euler_heun(
     g1 = term.g(then, term.moved(y, g0, inc.w))
     y1 = term.moved(along(y, f0, h), g0 + g1, half)
     f1 = term.f(then, y1)
-    error = along(term.product(g1 - g0, half), f1 - f0, h * 0.5)
-    return stepped(y1, error, carry=(f1,))
+    change = g1 - g0
+    error = along(term.product(change, half), f1 - f0, h * 0.5)
+    return stepped(y1, crossed(term, change, t, inc, error), carry=(f1,))
 
 
 def _lamba_em(
@@ -70,8 +72,8 @@ def _lamba_em(
     """Euler-Maruyama with estimates of what it neglects.
 
     Of the drift h (f(K) - f(y)) / 2 with K = y + f h, of the noise the standard
-    deviation of what Milstein's method adds, by a difference along sqrt(h) g, or where
-    the diffusion is a matrix about that, of the sum of its columns.
+    deviation of what Milstein's method adds, by a difference along sqrt(h) g, with
+    motions weighed apart.
 
     Not, as is common, of the W at hand: steps chosen by their own W are steps whose
     sum of W^2 is no longer the time they take, and the limit is not the solution.
@@ -83,13 +85,9 @@ def _lamba_em(
     drifted = along(y, f0, h)
     y1 = term.moved(drifted, g0, w)
     width = root(h)
-    if term.term.matrix:
-        one = torch.ones_like(w) * width
-        dg = term.g(then, term.moved(drifted, g0, one)) - g0
-        noise = term.product(dg, 0.5 * one)
-    else:
-        dg = term.g(then, along(drifted, g0, width)) - g0
-        noise = dg * (width * math.sqrt(0.5))
+    apart = (generic(t, h, w) * width).expand_as(w)
+    dg = term.g(then, term.moved(drifted, g0, apart)) - g0
+    noise = term.spread(dg) * (width * math.sqrt(0.5))
     f1 = term.f(then, drifted)
     return stepped(y1, along(noise, f1 - f0, h * 0.5))
 
@@ -106,8 +104,9 @@ def _lamba_euler_heun(
     g1 = term.g(then, term.moved(drifted, g0, inc.w))
     y1 = term.moved(drifted, g0 + g1, half)
     f1 = term.f(then, drifted)
-    error = along(term.product(g1 - g0, half), f1 - f0, h * 0.5)
-    return stepped(y1, error)
+    change = g1 - g0
+    error = along(term.product(change, half), f1 - f0, h * 0.5)
+    return stepped(y1, crossed(term, change, t, inc, error))
 
 
 # Kloeden and Platen, *Numerical Solution of SDEs*, eq. 10.2.4.

@@ -30,7 +30,8 @@ from nde.solvers.types import Increment, Step, StepOut
 def _shark(
     term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
 ) -> StepOut:
-    """Two stages from y + g H; error: the drift less that of the first stage."""
+    """Two stages from y + g H; error: the drift less that of the first stage, and what
+    the change of the diffusion in time adds."""
     assert inc.w is not None and inc.levy is not None
     h, w, area = inc.dt, inc.w, inc.levy
     now = clock(t, y)
@@ -39,9 +40,10 @@ def _shark(
     k1 = term.f(now, tilted)
     inner = along(tilted, k1, h * (5 / 6)).add(moved, alpha=5 / 6)
     k2 = term.f(stage_time(t, h, 5 / 6, y), inner)
-    error = (k2 - k1) * h * 0.6
-    y1 = along(y, k1, h) + error + moved
-    return stepped(_turned(term, y1, g0, g1, w, area), error)
+    drifted = (k2 - k1) * h * 0.6
+    y1 = along(y, k1, h) + drifted + moved
+    turned = _turned(term, g0, g1, w, area)
+    return stepped(y1 + turned, drifted + turned)
 
 
 def _sea(
@@ -55,14 +57,12 @@ def _sea(
     mean = term.moved(y, g0, area.add(w, alpha=0.5))
     k = term.f(stage_time(t, h, 0.5, y), mean)
     y1 = term.moved(along(y, k, h), g0, w)
-    return stepped(_turned(term, y1, g0, g1, w, area))
+    return stepped(y1 + _turned(term, g0, g1, w, area))
 
 
-def _turned(
-    term: BoundSDE, y1: Tensor, g0: Tensor, g1: Tensor, w: Tensor, area: Tensor
-) -> Tensor:
-    """y1 + (g1 - g0)(W / 2 - H), the integral of a diffusion linear in time."""
-    return term.moved(y1, g1 - g0, (0.5 * w).sub(area))
+def _turned(term: BoundSDE, g0: Tensor, g1: Tensor, w: Tensor, area: Tensor) -> Tensor:
+    """(g1 - g0)(W / 2 - H): what a diffusion linear in time adds to g0 W."""
+    return term.product(g1 - g0, (0.5 * w).sub(area))
 
 
 def _general_shark(

@@ -11,6 +11,7 @@ from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
+    crossed,
     stage_time,
     stepped,
 )
@@ -24,11 +25,11 @@ def _heun(
     assert inc.w is not None
     h, w = inc.dt, inc.w
     now, then = clock(t, y), clock(later(t, h), y)
-    f0, moved0 = term.f(now, y), term.product(term.g(now, y), w)
-    predicted = along(y, f0, h) + moved0
-    f1, moved1 = term.f(then, predicted), term.product(term.g(then, predicted), w)
-    error = along(0.5 * (moved1 - moved0), f1 - f0, 0.5 * h)
-    return stepped(predicted + error, error)
+    f0, g0 = term.f(now, y), term.g(now, y)
+    predicted = term.moved(along(y, f0, h), g0, w)
+    f1, change = term.f(then, predicted), term.g(then, predicted) - g0
+    error = along(term.product(change, 0.5 * w), f1 - f0, 0.5 * h)
+    return stepped(predicted + error, crossed(term, change, t, inc, error))
 
 
 def _midpoint(
@@ -42,7 +43,9 @@ def _midpoint(
     halfway = term.moved(along(y, f0, h * 0.5), g0, 0.5 * w)
     f1, g1 = term.f(middle, halfway), term.g(middle, halfway)
     y1 = term.moved(along(y, f1, h), g1, w)
-    return stepped(y1, along(term.product(g1 - g0, w), f1 - f0, h))
+    change = g1 - g0
+    error = along(term.product(change, w), f1 - f0, h)
+    return stepped(y1, crossed(term, change, t, inc, error))
 
 
 def _twin(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -75,7 +78,9 @@ def _reversible_heun(
         leap = torch.where(h > 0.0, leap, twin)
     f1, g1 = term.f(then, leap), term.g(then, leap)
     y1 = term.moved(along(y, f0 + f1, h * 0.5), g0 + g1, 0.5 * w)
-    error = along(term.product(g1 - g0, 0.5 * w), f1 - f0, h * 0.5)
+    change = g1 - g0
+    error = along(term.product(change, 0.5 * w), f1 - f0, h * 0.5)
+    error = crossed(term, change, t, inc, error)
     return stepped(y1, error, carry=(f1, g1.reshape(flat.shape), leap))
 
 

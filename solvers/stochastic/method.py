@@ -125,6 +125,45 @@ def root(h: Step) -> Step:
     return h.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
 
 
+def generic(t: Step, h: Step, w: Tensor) -> Tensor:
+    """Numbers of size 1, in place of what `w (batch, m)` is in units of sqrt(h).
+
+    They differ between motions and from step to step, so that no part of a diffusion
+    stays hidden behind others; and are a function of times alone, so that steps are
+    not chosen by the path. Shaped `(m,)`, or `(rows, m)` where rows have their times.
+    """
+    number = torch.arange(1.0, w.shape[1] + 1.0, dtype=torch.float64, device=w.device)
+    if isinstance(h, float):
+        assert isinstance(t, float)
+        phase = number * (1.0 + t / (h or 1.0))
+    else:
+        assert isinstance(t, Tensor)
+        length = h.to(number.dtype)
+        phase = number * (1.0 + t.unsqueeze(1) / torch.where(length > 0, length, 1.0))
+    sign = torch.cos(phase * _GOLDEN).sign()
+    return (sign * (1.0 + 0.3 * torch.cos(phase * _SILVER))).to(w.dtype)
+
+
+# Angles in ratios to a turn that no small integers come near.
+_GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
+_SILVER = 2.0 * math.pi * (math.sqrt(2.0) - 1.0)
+
+
+def crossed(
+    term: BoundSDE, change: Tensor, t: Step, inc: Increment, error: Tensor
+) -> Tensor:
+    """An error estimate with what general noise adds by Levy areas, of a change in g.
+
+    (g(y + g W) - g(y)) W / 2 knows nothing of the commutators of a diffusion, which W
+    alone does not excite; another direction for the second W does.
+    """
+    if term.noise != "general":
+        return error
+    assert inc.w is not None
+    other = generic(t, inc.dt, inc.w) * (0.5 * root(inc.dt))
+    return error + term.product(change, other.expand_as(inc.w))
+
+
 def stage_time(t: Step, h: Step, node: float, y: Tensor) -> Tensor:
     """Engine time t + node h as the field takes it."""
     return clock(later(t, h * node), y)

@@ -108,17 +108,18 @@ def _finished(
 ) -> StepOut:
     """Euler's step and a correction.
 
-    The estimate is the correction, by which Euler's step errs, and half the change of
-    the drift, which the next step begins with.
+    The estimate is the correction, by which Euler's step errs, half the change of the
+    drift, which the next step begins with, and half that of the diffusion in time.
     """
     assert inc.w is not None
     h = inc.dt
+    then = clock(later(t, h), y)
     y1 = term.moved(along(y, f0, h), g, inc.w)
     if correction is not None:
         y1 = y1 + correction
-    f1 = term.f(clock(later(t, h), y), y1)
-    change, half = f1 - f0, h * 0.5
-    error = change * half if correction is None else along(correction, change, half)
+    f1 = term.f(then, y1)
+    error = along(term.product(term.g(then, y) - g, 0.5 * inc.w), f1 - f0, h * 0.5)
+    error = error if correction is None else error + correction
     return stepped(y1, error, carry=(f1,))
 
 
@@ -131,7 +132,7 @@ MILSTEIN = StochasticMethod(
     orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0, "general": 1.0},
     levy="area",
     levy_noises=("general",),
-    diffusion_evaluations=2,
+    diffusion_evaluations=3,
     error_order=1.0,
     own_noise=ITO,
     first=started_by_drift,
@@ -144,7 +145,7 @@ MILSTEIN_GRAD_FREE = StochasticMethod(
     interpretations=(*ITO, *STRATONOVICH),
     noises=COMMUTATIVE,
     orders={"diagonal": 1.0, "scalar": 1.0, "additive": 1.0},
-    diffusion_evaluations=2,
+    diffusion_evaluations=3,
     error_order=1.0,
     own_noise=ITO,
     first=started_by_drift,

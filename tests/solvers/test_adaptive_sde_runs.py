@@ -104,24 +104,39 @@ def test_outputs_are_the_path_itself(rows: int, f64: KIND) -> None:
 
 @pytest.mark.parametrize("name", ["milstein", "sosri2", "lamba_em"])
 def test_a_sample_does_not_see_its_neighbours(name: str, f64: KIND) -> None:
+    """Nor whether it has any, nor how long and how densely they are looked at."""
     seeds = torch.tensor([5, 6, 7], device=f64["device"])
     y0 = torch.tensor([[0.1, 1.0], [3.0, -2.0], [0.0, 0.5]], **f64)
     term = SDETerm(drift, diagonal)
-    ts = torch.tensor([0.0, 0.5, 1.0], **f64)
-    controller = PID(1e-2, 1e-2)
-    together = solve(term, y0, ts, method=name, controller=controller, noise=seeds)
-    for row in range(3):
-        alone = solve(
-            term,
-            y0[[row, row]],
-            ts,
-            method=name,
-            controller=controller,
-            noise=seeds[[row, row]],
-        )
-        torch.testing.assert_close(alone.ys[0], together.ys[row], rtol=1e-9, atol=1e-9)
-        assert alone.stats.accepted[0] == together.stats.accepted[row]
-        assert alone.stats.rejected[0] == together.stats.rejected[row]
+    ts = torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.5, 2.0], [0.0, 0.5, 0.50000001]], **f64)
+    options = {"method": name, "controller": PID(1e-2, 1e-2)}
+    together = solve(term, y0, ts, noise=seeds, **options)
+    for rows in ([0], [1], [2], [0, 2], [1, 0]):
+        some = solve(term, y0[rows], ts[rows], noise=seeds[rows], **options)
+        torch.testing.assert_close(some.ys, together.ys[rows], rtol=1e-9, atol=1e-9)
+        assert torch.equal(some.stats.accepted, together.stats.accepted[rows])
+        assert torch.equal(some.stats.rejected, together.stats.rejected[rows])
+
+
+def test_times_close_together(f64: KIND) -> None:
+    """Variances of increments, to four standard errors."""
+    samples, rest = 20_000, 4 * (2 / 20_000) ** 0.5
+    ts = torch.tensor([0.0, 0.5, 0.5 + 1e-7, 0.5 + 2e-7, 0.5 + 4e-7, 1.0], **f64)
+    options = {"method": "srk", "noise": 0}
+    found = solve(WALK, torch.zeros(samples, 1, **f64), ts, **options).ys[..., 0]
+    ratios = found.diff(dim=1).var(dim=0) / ts.diff()
+    assert float((ratios - 1).abs().max()) < rest
+    table = torch.linspace(0, 1, 5, **f64).repeat(samples, 1)
+    table[0] *= 1e7
+    found = solve(WALK, torch.zeros(samples, 1, **f64), table, **options).ys[1:, :, 0]
+    assert float((4 * found.diff(dim=1).var(dim=0) - 1).abs().max()) < rest
+
+
+def test_a_tree_too_coarse_for_the_steps_is_refused(f64: KIND) -> None:
+    wide = BrownianTree(0, 0.0, 1e6, (2, 2), **f64)
+    for controller in (StepTo(torch.linspace(0, 1, 9, **f64)), PID(1e-2, 1e-2)):
+        with pytest.raises(ValueError, match=r"noise is a BrownianTree.*tol=0\.\d"):
+            rough(2, f64, noise=wide, controller=controller)
 
 
 @pytest.mark.parametrize("name", ["milstein", "reversible_heun", "slow_rk"])

@@ -1,5 +1,7 @@
 """Adaptive steps along a Brownian path converge to the right limits."""
 
+import math
+
 import pytest
 import torch
 from fine_path import tree
@@ -170,3 +172,109 @@ def test_diagonal_noise_that_depends_on_other_entries(
     assert fine < 0.5 * coarse
     # The midpoint rule on the fine grid errs by 0.011 itself.
     assert abs(float(errors[1].mean())) < 4 * fine / 1000**0.5
+
+
+def rotor(t: Tensor, y: Tensor) -> Tensor:
+    """dy_3 = y_1 dW_2 - y_2 dW_1 beside both motions: a Levy area and nothing else."""
+    one, none = torch.ones_like(y[:, 0]), torch.zeros_like(y[:, 0])
+    rows = ((one, none), (none, one), (-y[:, 1], y[:, 0]))
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(k, m) for k in ("ito", "stratonovich") for m in adaptive(k, "general")],
+)
+def test_errors_that_the_motion_alone_does_not_show(
+    kind: str, name: str, f64: KIND
+) -> None:
+    """The area has variance 1; the mean of what steps resolve of it grows to that."""
+    term = SDETerm(
+        lambda t, y: torch.zeros_like(y),
+        rotor,
+        noise="general",
+        noise_dim=2,
+        interpretation=kind,
+    )
+    ts, variances, counts = torch.tensor([0.0, 1.0], **f64), [], []
+    for rtol in (1e-1, 1e-2):
+        sol = solve(
+            term,
+            torch.zeros(2000, 3, **f64),
+            ts,
+            method=name,
+            controller=PID(rtol, rtol),
+            noise=4,
+        )
+        variances.append(float(sol.final[:, 2].var()))
+        counts.append(float(sol.stats.accepted.double().mean()))
+    assert counts[1] > 2 * counts[0]
+    assert abs(variances[1] - 1) < 0.15
+
+
+def test_motions_that_cancel(f64: KIND) -> None:
+    """dy = y (0.7 dW_1 - 0.7 dW_2), and one of whose entries so depend on each other."""
+    noise, sizes = tree(500, 2, f64), torch.tensor([0.7, -0.7], **f64)
+    w = (noise.increment(0.0, 1.0).w * sizes).sum(dim=1, keepdim=True)
+    exact = torch.exp(w - 0.49)
+    both = SDETerm(
+        lambda t, y: torch.zeros_like(y),
+        lambda t, y: y.unsqueeze(2) * sizes,
+        noise="general",
+        noise_dim=2,
+    )
+    apart = SDETerm(
+        lambda t, y: torch.zeros_like(y),
+        lambda t, y: 0.7 * (y[:, :1] - y[:, 1:]).expand(-1, 2).clone(),
+    )
+    start = torch.tensor([[1.0, 0.0]], **f64).repeat(500, 1)
+    for term, y0 in ((both, start[:, :1]), (apart, start)):
+        errors = []
+        for rtol in (1e-1, 1e-3):
+            sol = solve(
+                term,
+                y0,
+                torch.tensor([0.0, 1.0], **f64),
+                method="lamba_em",
+                controller=PID(rtol, rtol),
+                noise=noise,
+            )
+            got = sol.final if term is both else sol.final.diff(dim=1).neg()
+            errors.append(root_mean_square(got - exact))
+        assert errors[1] < 0.5 * errors[0]
+
+
+TIMED = [
+    (name, "ito") for name in adaptive("ito", "diagonal") if name != "sosri2_sum"
+] + [(name, "stratonovich") for name in adaptive("stratonovich", "diagonal")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*TIMED, ("shark", "ito"), ("sosra2", "ito")]
+)
+def test_noise_that_depends_on_time_alone(name: str, kind: str, f64: KIND) -> None:
+    """int cos(20 t) dW, of variance 1/2 + sin(40) / 80."""
+    additive = "diagonal" not in SDE_METHODS[name].noises
+
+    def swing(t: Tensor, y: Tensor) -> Tensor:
+        value = torch.cos(20 * t)[:, None] * torch.ones_like(y)
+        return value.unsqueeze(2) if additive else value
+
+    term = SDETerm(
+        lambda t, y: torch.zeros_like(y),
+        swing,
+        noise="additive" if additive else "diagonal",
+        noise_dim=1 if additive else None,
+        interpretation=kind,
+    )
+    sol = solve(
+        term,
+        torch.zeros(3000, 1, **f64),
+        torch.tensor([0.0, 1.0], **f64),
+        method=name,
+        controller=PID(2e-2, 2e-2),
+        noise=3,
+    )
+    variance = 0.5 + math.sin(40.0) / 80
+    assert abs(float(sol.final.var()) / variance - 1) < 0.12
+    assert int(sol.stats.accepted.min()) > 8

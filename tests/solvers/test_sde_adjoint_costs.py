@@ -191,7 +191,7 @@ def test_refusals(case: str, f64: KIND) -> None:
         )
 
 
-@pytest.mark.parametrize("adjoint", [Reversible(), Backsolve()])
+@pytest.mark.parametrize("adjoint", [Backsolve()])
 def test_ordinary_equations_are_refused(adjoint: object, f64: KIND) -> None:
     y0, ts = torch.ones(2, 2, **f64), torch.tensor([0.0, 1.0], **f64)
     with pytest.raises(ValueError, match=r"SDETerm, got an ODETerm; use adjoint=Rec"):
