@@ -21,6 +21,7 @@ from nde.solvers import (
     Direct,
     Event,
     FixedSteps,
+    McCallumFoster,
     ODETerm,
     Recompute,
     Reversible,
@@ -288,6 +289,19 @@ def test_a_function_of_the_adjoint() -> None:
         solve_with, [weight, y0], adjoint=Backsolve(), approximate=1e-9, directions=0
     )
     assert not tight.passed and tight.directions == ()
+
+
+def test_a_reversible_pair() -> None:
+    rate, y0 = leaves((2,), (2, 2))
+    term = ODETerm(lambda t, y: (rate * y * (1 + t[:, None])).sin())
+
+    def solve_with(adjoint: Adjoint) -> Tensor:
+        options: Any = {"method": McCallumFoster("tsit5"), "adjoint": adjoint}
+        return solve(term, y0, TS, controller=PID(1e-4, 1e-6), **options).ys.sum()
+
+    report = nde.check_gradients(solve_with, [rate, y0], adjoint=Reversible())
+    assert report.passed and report.chosen.error < 1e-10
+    assert all(check.error < 1e-6 for check in report.directions)
 
 
 def test_steps_that_move_are_no_error() -> None:

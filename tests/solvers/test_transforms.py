@@ -15,6 +15,7 @@ from nde.solvers import (
     Direct,
     Event,
     FixedSteps,
+    McCallumFoster,
     ODETerm,
     Recompute,
     Reversible,
@@ -34,6 +35,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "one row": {"controller": TIGHT, "batch": "shared"},
     # Its interpolant needs stages of its own.
     "dop853": {"method": "dop853", "controller": TIGHT},
+    "pair": {"method": McCallumFoster("bosh3"), "controller": FIXED},
+    "adaptive pair": {"method": McCallumFoster("tsit5"), "controller": TIGHT},
     "implicit_adams": {"method": "implicit_adams", "controller": FIXED},
     "reversible_heun": {"method": "reversible_heun", "controller": FIXED},
     "linear_splitting": {"method": "linear_splitting", "controller": FIXED},
@@ -41,7 +44,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "sosri2": {"method": "sosri2", "controller": PID(1e-2, 1e-2)},
 }
 # Steps are chosen for all members of an ensemble, so paths differ by the tolerance.
-NEAR = {"tsit5": 1e-5, "one row": 1e-5, "dop853": 1e-5, "sosri2": 0.1}
+NEAR = {
+    "tsit5": 1e-5,
+    "one row": 1e-5,
+    "dop853": 1e-5,
+    "adaptive pair": 1e-5,
+    "sosri2": 0.1,
+}
 
 
 class Problem:
@@ -55,7 +64,7 @@ class Problem:
         self.net.requires_grad_(False)
         self.weights = {k: w.clone() for k, w in self.net.state_dict().items()}
         self.y0 = normal((3, 2), 1, **f64)
-        self.noisy = kind in list(KINDS)[5:]
+        self.noisy = kind in list(KINDS)[7:]
 
     def solve(
         self, weights: Weights, y0: Tensor, adjoint: Any = None, **more: Any
