@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from nde.solvers.term import (
     SDETerm,
     Term,
 )
+from nde.solvers.transforms import transformed
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,10 @@ class BoundSDE:
 
         In reverse mode: at the cost of a call and its derivative.
         """
+        if transformed():
+            # torch.autograd.grad is closed to what transforms hide.
+            value, pull, *_ = torch.func.vjp(partial(self.g, t), y)
+            return value, pull(value)[0]
         graph = torch.is_grad_enabled()
         with torch.enable_grad():
             start = y if graph and y.requires_grad else y.detach().requires_grad_()

@@ -36,6 +36,7 @@ from nde.solvers.tape import Tape
 from nde.solvers.term import Layout, Term
 from nde.solvers.times import snap
 from nde.solvers.tolerances import Tolerances
+from nde.solvers.transforms import in_vmap, transformed
 from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event, Watch
 
@@ -122,7 +123,7 @@ def run(
         y0=y0,
         reads=wanted.contiguous(),
         dense=setup.dense,
-        keep=torch.is_grad_enabled(),
+        keep=torch.is_grad_enabled() or transformed(),
         max_steps=setup.max_steps,
         tolerances=setup.tolerances,
         stops=stops_of(controller, layout, t0, t1, gap, landings),
@@ -234,6 +235,8 @@ def _ended(tape: Tape, cut: Cut) -> Tape:
 
 
 def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
+    if transformed():
+        return _run_transformed(setup.adjoint, problem, plan)
     if not torch.is_grad_enabled():
         return plain(problem, find_steps(problem, plan, start(problem)))
     adjoint = setup.adjoint
@@ -252,6 +255,37 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
     if not (problem.y0.requires_grad or captured.tensors):
         return plain(problem, find_steps(problem, plan, carry))
     return adjoint.run(problem, plan, carry, captured)
+
+
+def _run_transformed(
+    adjoint: Adjoint, problem: Problem, plan: Schedule | None
+) -> Outcome:
+    """`_run` inside of transforms, where tensors do not tell what depends on what.
+
+    RuntimeError where something in them would be lost, or a failure could not be told
+    apart by members of an ensemble.
+    """
+    if not isinstance(adjoint, Direct):
+        raise RuntimeError(
+            f"adjoint={type(adjoint).__name__}() is a custom autograd function, which "
+            "torch.func transforms and forward mode cannot look into; solve with "
+            "adjoint=Direct() inside of them"
+        )
+    if problem.watch is not None:
+        raise RuntimeError(
+            "events are located by looking at numbers, and their derivatives taken by "
+            "torch.autograd, which torch.func transforms and forward mode hide from; "
+            "solve with events outside of them"
+        )
+    outcome = adjoint.run(problem, plan, start(problem), Captured())
+    status = outcome.tape.status
+    short = (status != Status.SUCCESS) & (status != Status.EVENT)
+    if bool(short.any()) and in_vmap():
+        raise RuntimeError(
+            "a solve under vmap did not reach the end in some member; solve for the "
+            "members one by one to see which and why"
+        )
+    return outcome
 
 
 def _explain(problem: Problem, error: Exception) -> None:

@@ -25,6 +25,7 @@ from nde.solvers.recording import HostRecorder, Recorder
 from nde.solvers.schedule import restarted
 from nde.solvers.stepper import Stepper
 from nde.solvers.tape import Tape
+from nde.solvers.transforms import least_member, transformed, worst_member
 from nde.solvers.types import Increment, Status
 
 # Attempts between packings of the tape, which are also the times when failed rows are
@@ -50,11 +51,14 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
     observer, on_cpu = problem.observer, problem.y0.device.type == "cpu"
     check = CHECK_CPU if on_cpu else CHECK_DEVICE
     y = problem.y0.detach()
-    stages = stepper.workspace(y, graph=False)
+    ensemble = transformed()
+    stages = stepper.workspace(y, graph=ensemble)
     recorder, progress = Recorder(problem), Progress(problem)
     carry = progress.begin(y, tuple(part.detach() for part in carry))
     h_next = _first_step(problem, carry, order)
-    history = controller.begin(y.new_ones(problem.rows))
+    # Not `y.new_ones`: an ensemble of states would have a history for each member.
+    ones = torch.ones(problem.rows, dtype=y.dtype, device=y.device)
+    history = controller.begin(ones)
     lookout = None if problem.watch is None else Lookout(problem, carry)
     drive = None if problem.noise is None else Drive(problem)
     for attempt in range(1, problem.max_steps + 1):
@@ -67,6 +71,8 @@ def run_masked(problem: Problem, carry: tuple[Tensor, ...]) -> Tape:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         error, wanted = problem.error_ratio(y, out), h_next
+        if ensemble:
+            error = worst_member(error)
         accept, h_next, history = controller.adapt(h, error, history, order)
         if drive is not None:
             h_next = rounded(h_next)
@@ -131,7 +137,8 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
     stepper, controller, order = _parts(problem)
     observer = problem.observer
     y = problem.y0
-    stages = stepper.workspace(y, graph)
+    ensemble = transformed()
+    stages = stepper.workspace(y, graph or ensemble)
     segments = _segments(problem)
     last_t1 = float(problem.t1[0])
     stopped = len(segments) > 1 or problem.noise is not None
@@ -170,7 +177,7 @@ def _on_host(problem: Problem, carry: tuple[Tensor, ...], graph: bool) -> Tape:
             observer.attempt(t, y, h)
         out = stepper.step(problem.term, t, y, inc, carry, stages)
         ratio = problem.error_ratio(y, out)
-        error, wanted = ratio.item(), h_next
+        error, wanted = (worst_member(ratio) if ensemble else ratio).item(), h_next
         attempts += 1
         accept, h_next, history = controller.adapt_host(h, error, history, order)
         if drive is not None:
@@ -258,7 +265,7 @@ def _chosen_step(
     # A guess too short to be told from none, near a zero of the state, is no failure.
     far = torch.maximum(problem.t0.abs(), problem.t1.abs())
     least = 2.0 * resolution(problem.t0, far)
-    return torch.maximum(step, torch.minimum(least, span))
+    return torch.maximum(least_member(step), torch.minimum(least, span))
 
 
 def rounded(h: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.stages import Stages
 from nde.solvers.tape import Tape
+from nde.solvers.transforms import transformed
 from nde.solvers.types import Status, StepOut
 
 
@@ -116,7 +117,8 @@ def march(
     slot_rows: tuple[Tensor, ...],
 ) -> March:
     """Take the steps of a plan, recording a graph where gradients are on."""
-    graph = torch.is_grad_enabled()
+    # What a transform hides in tensors is not written into a buffer without it.
+    graph = torch.is_grad_enabled() or transformed()
     # Adaptive steps were observed when they were found.
     observer = None if isinstance(problem.controller, PID) else problem.observer
     stages: Stages | None = None

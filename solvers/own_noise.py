@@ -19,6 +19,7 @@ from nde.solvers.bound import BoundSDE
 from nde.solvers.methods import methods_for
 from nde.solvers.problem import Problem
 from nde.solvers.stochastic import StochasticMethod
+from nde.solvers.transforms import in_every_member
 
 # How far entries are moved, as a fraction of them, and what counts as rounding.
 _MOVE = 1e-3
@@ -89,7 +90,7 @@ def _check(
 
     before = noise(flat)
     slack = _ROUNDING * torch.finfo(y.dtype).eps * before.abs()
-    if bool(((noise(flat) - before).abs() > slack).any()):
+    if _any((noise(flat) - before).abs() > slack):
         return 2  # It is random.
     moved = torch.where(flat == 0, _MOVE, flat * (1 + _MOVE))
     number, calls = torch.arange(flat.shape[1], device=y.device), 2
@@ -101,9 +102,18 @@ def _check(
             change = (noise(torch.where(stay, flat, moved)) - before).abs()
             other = (change > slack) & stay[:width]
             calls += 1
-            if bool(other.any()):
-                _refuse(problem, int(other.any(0).nonzero()[0]))
+            if _any(other):
+                _refuse(problem, int(_known(other).any(0).nonzero()[0]))
     return calls
+
+
+def _known(condition: Tensor) -> Tensor:
+    """Where it holds for some member, if there is a vmapped ensemble of them."""
+    return ~in_every_member(~condition)
+
+
+def _any(condition: Tensor) -> bool:
+    return bool(_known(condition).any())
 
 
 def _refuse(problem: Problem, entry: int) -> None:

@@ -12,6 +12,7 @@ from nde.solvers.motions import Motions
 from nde.solvers.problem import Problem
 from nde.solvers.stages import Stages
 from nde.solvers.tape import Tape
+from nde.solvers.transforms import transformed
 from nde.solvers.types import Increment, Readable, Status, StepOut
 
 
@@ -262,9 +263,10 @@ class Recorder:
     def _extend(self, wanted: Tensor, t: Tensor, h: Tensor) -> None:
         """Add the stages that only the interpolant needs, where an attempt is read."""
         stepper, term = self._problem.stepper, self._problem.term
-        for k in wanted.any(dim=1).nonzero().view(-1).tolist():
+        # Without a buffer stages are stacked, and all need as many.
+        for k in (wanted.any(dim=1) | transformed()).nonzero().view(-1).tolist():
             y = self._states[k]
-            workspace = stepper.workspace(y, graph=False)
+            workspace = stepper.workspace(y, graph=transformed())
             assert workspace is not None
             workspace.load(self._stages[k])
             dt = h[k].to(y.dtype).unsqueeze(1)

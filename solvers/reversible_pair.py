@@ -16,6 +16,7 @@ from nde.solvers.bound import Bound
 from nde.solvers.runge_kutta import ExplicitRungeKutta, stage_times
 from nde.solvers.stages import StageBuffer, Stages, StageStack
 from nde.solvers.tableaus import EXPLICIT
+from nde.solvers.transforms import in_every_member, worst_member
 from nde.solvers.types import Increment, Step, StepOut
 
 # How far rounding may grow between two states that the way back is given: e**3.
@@ -241,8 +242,8 @@ class McCallumFoster:
             return
         size = torch.maximum(y0.abs(), y1.abs()).amax(dim=1)
         apart = (y1 - z1).abs().amax(dim=1).where(moved, 0.0)
-        if bool((apart > _APART * size).any()):
-            worst = float((apart / size).nan_to_num(0.0).amax())
+        if not bool(in_every_member(~(apart > _APART * size)).all()):
+            worst = float(worst_member((apart / size).nan_to_num(0.0)).amax())
             warnings.warn(
                 f"the two states of method {self.name!r} differ by {worst:.1e} of "
                 "their size, so the solution is wrong: they come apart where the "

@@ -20,6 +20,7 @@ from nde.solvers.engine import Run
 from nde.solvers.ensemble import Ensemble
 from nde.solvers.initial_step import initial_step
 from nde.solvers.moving_ends import shifted, slope_at
+from nde.solvers.precision import own
 from nde.solvers.schedule import drawn, driven_in
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
@@ -232,7 +233,8 @@ class Solution:
         if k1 == "frozen":
             carry = tuple(part.detach() for part in carry)
         stages = stepper.workspace(flat, graph=torch.is_grad_enabled())
-        out = stepper.step(problem.term, begin, flat, increment, carry, stages)
+        with own(flat.device):
+            out = stepper.step(problem.term, begin, flat, increment, carry, stages)
         return problem.error_ratio(flat, out), problem.stiffness(flat, out)
 
     def _engine_time(self, t: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from nde.solvers.hybrid import run_with_resets
 from nde.solvers.methods import (
     SYMPLECTIC_METHODS,
 )
+from nde.solvers.precision import lowered, own, raised
 from nde.solvers.solution import Solution, solution_of
 from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
@@ -65,6 +66,11 @@ def solve(
     observer: Observer | None = None,
 ) -> Solution:
     """Solve an ODE or SDE for every sample of a batch.
+
+    Under `torch.autocast` the term's functions run in low precision and get and give
+    float32; a y0 in low precision becomes float32. Inside of `torch.func` transforms
+    and forward mode only `adjoint=Direct()` works, without events and derivatives in
+    ts; under `vmap` all members take the same steps, and a failure of one is an error.
 
     Args:
         term: `ODETerm` or `SDETerm`.
@@ -135,6 +141,7 @@ def solve(
     check_restarts(stepper, controller)
     if dense:
         check_dense(term, stepper, noise)
+    y0 = raised(y0)
     structure = structure_of(y0)
     if isinstance(term, ODETerm) and stepper.name in SYMPLECTIC_METHODS:
         check_pair(stepper.name, structure)
@@ -175,8 +182,9 @@ def solve(
             _warn_unresolved(controller, floor, engine_y0.dtype)
         # Also where y0 is too small to tell: the state may grow.
         tolerances = tolerances.at_least(floor)
+    device = engine_y0.device
     setup = Setup(
-        term=term,
+        term=lowered(term, device, engine_y0.dtype),
         layout=layout,
         stepper=stepper,
         controller=controller,
@@ -195,11 +203,12 @@ def solve(
     if probe_times is not None:
         t0, t1 = reads[:, 0].detach(), reads[:, -1].detach()
         probes = read_times(probe_times, "probe_times", layout, t0, t1).detach()
-    if resets:
-        runs, status = run_with_resets(setup, engine_y0, reads, probes, max_events)
-    else:
-        runs = (run(setup, engine_y0, reads, probes),)
-        status = runs[0].outcome.tape.status
+    with own(device):
+        if resets:
+            runs, status = run_with_resets(setup, engine_y0, reads, probes, max_events)
+        else:
+            runs = (run(setup, engine_y0, reads, probes),)
+            status = runs[0].outcome.tape.status
     if throw and bool(((status != Status.SUCCESS) & (status != Status.EVENT)).any()):
         raise error_of(runs, status)
     return solution_of(ts, runs, status, paths)

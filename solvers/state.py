@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nde.solvers.transforms import in_every_member
+
 # A tensor `(batch, ...)`, or tuples, named tuples, lists, dicts and ordered dicts of
 # states.
 State = Any
@@ -191,7 +193,7 @@ def _walk(state: State, name: str, leaves: list[Leaf], tensors: list[Tensor]) ->
                 f"{name} has no batch axis; pass a tensor (batch, ...), for one sample "
                 f"{name}[None]"
             )
-        bad = int((~torch.isfinite(state)).sum())
+        bad = int((~in_every_member(torch.isfinite(state))).sum())
         if bad:
             kind = "NaN" if bool(torch.isnan(state).any()) else "infinite"
             raise ValueError(

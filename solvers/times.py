@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.term import Layout, SDETerm, Term
+from nde.solvers.transforms import has_tangent, transformed
 from nde.solvers.types import time_dtype
 
 
@@ -54,6 +55,11 @@ def user_times(ts: object, mask: object, batch: int, term: Term) -> UserTimes:
         raise ValueError(
             "ts requires grad, but the path of an SDE has no derivative in time; pass "
             "ts.detach()"
+        )
+    if transformed() and (ts.requires_grad or has_tangent(ts)):
+        raise ValueError(
+            "ts carries derivatives of torch.func or of forward mode, which the solve "
+            "would lose; take those in ts by torch.autograd, or pass ts.detach()"
         )
     if mask is None and bool((given := torch.isfinite(ts)).all()):
         return UserTimes(ts, _direction(ts.detach(), given, term))

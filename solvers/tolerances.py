@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from nde.solvers.state import State
 from nde.solvers.term import Layout
+from nde.solvers.transforms import in_every_member
 
 # One number; a tensor that broadcasts to a state which is one tensor; or the structure
 # of the state with numbers or tensors in it.
@@ -69,7 +70,8 @@ class Tolerances:
     def unresolved(self, y: Tensor, floor: float) -> bool:
         """Whether some entry of `y` is to be known better than `floor`, relatively."""
         size = y.abs()
-        return bool((self.scale(size) < floor * size).any())
+        resolved = in_every_member(self.scale(size) >= floor * size)
+        return not bool(resolved.all())
 
     def at_least(self, rtol: float) -> Tolerances:
         """With a relative tolerance of at least `rtol`."""

@@ -213,6 +213,35 @@ def predict(
     )
 
 
+@app.command("check-grad")
+def check_grad(
+    run: Annotated[str, typer.Argument(help=_RUN)],
+    series: Annotated[int, typer.Option(help="Test series to solve for.")] = 8,
+    directions: Annotated[
+        int, typer.Option(help="Random directions of finite differences.")
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of noise and directions.")] = 0,
+    device: Device = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Compare the gradients of a trained model; exit code 1 if they are wrong."""
+    from nde.cli.check_grad import run_check_grad
+    from nde.cli.console import speak
+
+    speak(quiet=quiet, verbose=verbose, json=json)
+    right = run_check_grad(
+        run,
+        series=series,
+        directions=directions,
+        seed=seed,
+        device=device or "auto",
+    )
+    if not right:
+        raise typer.Exit(1)
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 

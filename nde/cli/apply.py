@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nde.cli.console import finish, note, warn
+from nde.cli.console import beside, finish, note, warn
 from nde.data import Columns
 from nde.training.atomic import write_text
 from nde.training.predictions import write_predictions
@@ -47,7 +47,7 @@ def run_evaluate(
         note(f"{metric.replace('_', ' ')} {value:.4f}")
     note(f"function evaluations per series: {evaluation.cost.nfe:.1f}")
     file = "evaluation.json" if data is None else f"evaluation-{name}.json"
-    path = _beside(run, file)
+    path = beside(run, file)
     write_text(path, to_json(tree))
     finish(path, tree)
 
@@ -75,9 +75,7 @@ def run_predict(
     evaluation = trained.evaluate(fit(trained, given))
     labels = given.labels
     path = (
-        _beside(run, f"predictions-{given.name}.csv")
-        if output is None
-        else Path(output)
+        beside(run, f"predictions-{given.name}.csv") if output is None else Path(output)
     )
     write_predictions(
         path,
@@ -98,9 +96,3 @@ def _check_output(path: Path) -> None:
         raise RunFolderError(f"{path} is a folder; give -o a file, {path / 'out.csv'}")
     if not path.parent.is_dir():
         raise RunFolderError(f"{path.parent} does not exist; make it, or change -o")
-
-
-def _beside(run: str, name: str) -> Path:
-    """Path of a result: in the run folder, or next to a bare checkpoint file."""
-    path = Path(run)
-    return (path if path.is_dir() else path.parent) / name

@@ -85,6 +85,12 @@ def finish(path: Path, tree: dict[str, Any]) -> None:
     _print(line, sys.stdout)
 
 
+def beside(run: str, name: str) -> Path:
+    """Path of a result: in the run folder, or next to a bare checkpoint file."""
+    path = Path(run)
+    return (path if path.is_dir() else path.parent) / name
+
+
 @contextmanager
 def watching(monitor: str) -> Iterator[Observer]:
     """An observer of a training: a live bar on a terminal, else a line per epoch.

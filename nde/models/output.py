@@ -10,6 +10,7 @@ from nde.models.settings import SolverSettings
 from nde.regularizers import Regularizer, draw
 from nde.solvers import FixedSteps, Solution, solve
 from nde.solvers.brownian import Seed
+from nde.solvers.precision import raised
 from nde.solvers.state import State, structure_of
 from nde.solvers.term import SDETerm, Term
 
@@ -59,6 +60,8 @@ def integrate(
     """
     assert settings.method is not None
     controller = settings.controller()
+    # Under autocast a layer's first state is in low precision, which solves refuse.
+    y0 = raised(y0)
     drawn = None
     if regularizers:
         one_row = ts.ndim == 1 and (

@@ -50,7 +50,7 @@ class SolverSettings:
         adjoint: "recompute" (memory of the states alone), "direct" (autograd through
             the steps: faster for small models, more memory), for an SDE "reversible"
             (with method "reversible_heun", no states kept), or "backsolve" (no states
-            kept, approximate).
+            kept, approximate); or an adjoint object of `nde.solvers`, for its options.
         batch: "per_sample" or "shared" steps.
         max_steps: attempted steps per sample.
 
@@ -63,14 +63,16 @@ class SolverSettings:
     step: float | Literal["adaptive"] | None = None
     rtol: float = 1e-3
     atol: float = 1e-6
-    adjoint: AdjointName = "recompute"
+    adjoint: AdjointName | Adjoint = "recompute"
     batch: Literal["per_sample", "shared"] = "per_sample"
     max_steps: int = 4096
 
     def __post_init__(self) -> None:
-        if not isinstance(self.adjoint, str) or self.adjoint not in _ADJOINTS:
+        named = isinstance(self.adjoint, str) and self.adjoint in _ADJOINTS
+        if not named and not isinstance(self.adjoint, Adjoint):
             raise ValueError(
-                f"adjoint is {self.adjoint!r}; use {', '.join(map(repr, _ADJOINTS))}"
+                f"adjoint is {self.adjoint!r}; use {', '.join(map(repr, _ADJOINTS))}, "
+                "or an object such as nde.solvers.Recompute()"
             )
         _check_step(self.step)
 
@@ -128,7 +130,9 @@ class SolverSettings:
 
     def gradients(self) -> Adjoint:
         """The adjoint object."""
-        return _ADJOINTS[self.adjoint]
+        if isinstance(self.adjoint, str):
+            return _ADJOINTS[self.adjoint]
+        return self.adjoint
 
 
 def _check_step(step: object) -> None:

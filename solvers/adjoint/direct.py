@@ -21,7 +21,9 @@ class Direct:
 
     Where the host decides, a graph is recorded while the steps are found, and that of
     a rejected one dropped. Else adaptive steps are found first and then replayed with
-    a graph. Memory grows with steps times stages; supports double backward.
+    a graph. Memory grows with steps times stages; supports double backward, and
+    `torch.func` transforms and forward mode around the solve, where step sizes are
+    constants too.
     """
 
     def run(

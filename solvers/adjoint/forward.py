@@ -15,6 +15,7 @@ from nde.solvers.nonfinite import judged
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.tape import Tape
+from nde.solvers.transforms import in_every_member, in_vmap
 from nde.solvers.types import Status
 
 
@@ -37,6 +38,9 @@ def find_steps(
 def _judged(problem: Problem, tape: Tape) -> Tensor:
     """Why rows ended, where the loop only knows that a number was not finite."""
     status = tape.status
+    if in_vmap():
+        # Numbers of the members, which cannot be looked at one by one.
+        return status
     if bool((status == Status.MAX_STEPS).any()):
         now = tape.t_end.to(tape.y_end.dtype)
         finite = torch.isfinite(problem.term.f(now, tape.y_end)).all(dim=1)
@@ -52,7 +56,7 @@ def start(problem: Problem) -> tuple[Tensor, ...]:
 
 def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     """A fixed grid's tape with the values of its march."""
-    finite = torch.isfinite(result.y_end).all(dim=1)
+    finite = in_every_member(torch.isfinite(result.y_end).all(dim=1))
     failed = torch.full_like(blank.status, int(Status.NON_FINITE_FIELD))
     states = _kept(blank, result.states) if result.states else None
     carry: tuple[Tensor, ...] = ()

@@ -8,6 +8,7 @@ from torch import Tensor
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
 from nde.solvers.stochastic.method import StochasticMethod, stepped
+from nde.solvers.transforms import in_every_member
 from nde.solvers.types import Increment, Step, StepOut
 
 # How far a diffusion may be from linear, relative to its size, in units of rounding.
@@ -44,13 +45,14 @@ def _check(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         want, got = sigma * state, term.g(t, state)
         near = _ROUNDING * torch.finfo(y.dtype).eps * (want.abs() + got.abs())
         # A comparison with NaN is false: what is not finite is another error's.
-        if bool(((got - want).abs() > near).any()):
-            raise ValueError(
-                "diffusion is not in proportion to y: diffusion(t, y) differs from "
-                "diffusion(t, 1) * y, and method 'linear_splitting' is exact only for "
-                "noise that is linear in each entry of y; use 'euler' (Ito) or 'heun' "
-                "(Stratonovich)"
-            )
+        far = (got - want).abs() > near
+    if not bool(in_every_member(~far).all()):
+        raise ValueError(
+            "diffusion is not in proportion to y: diffusion(t, y) differs from "
+            "diffusion(t, 1) * y, and method 'linear_splitting' is exact only for "
+            "noise that is linear in each entry of y; use 'euler' (Ito) or 'heun' "
+            "(Stratonovich)"
+        )
     return ()
 
 

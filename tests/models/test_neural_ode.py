@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nde.models import NeuralODE, SolverSettings
 from nde.regularizers import ErrorEstimate
+from nde.solvers import Recompute
 
 
 class Decay(nn.Module):
@@ -96,3 +97,12 @@ def test_fixed_steps_and_bad_fields() -> None:
     )
     with pytest.raises(TypeError, match="callable"):
         NeuralODE(3)  # type: ignore[arg-type]
+
+
+def test_adjoints_by_name_or_object() -> None:
+    chosen = Recompute(states="sqrt")
+    assert SolverSettings(adjoint=chosen).gradients() is chosen
+    assert SolverSettings(adjoint="recompute").gradients() == Recompute()
+    for bad in ("recomput", Recompute, 3):
+        with pytest.raises(ValueError, match="'recompute', .*or an object such as"):
+            SolverSettings(adjoint=bad)  # type: ignore[arg-type]

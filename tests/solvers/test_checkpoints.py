@@ -1,11 +1,11 @@
 """Recompute with fewer states than steps: the same gradients, and what it costs."""
 
-import gc
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from held import bytes_alive
 from problems import KIND, TimedMLP, normal
 from sde_gradients import TIMES, Scaled, everything
 from sde_gradients import found as sde_gradients
@@ -184,11 +184,6 @@ def held(states: object, steps: int, kind: KIND) -> tuple[int, int]:
     rate = torch.tensor(0.3, **kind, requires_grad=True)
     y0, ts = torch.ones(4, 512, **kind), torch.tensor([0.0, 1.0], **kind)
     watch = Steps()
-
-    def bytes_alive() -> int:
-        gc.collect()
-        alive = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
-        return sum({x.data_ptr(): x.untyped_storage().nbytes() for x in alive}.values())
 
     before = bytes_alive()
     sol = solve(

@@ -1,9 +1,8 @@
 """What Reversible keeps along a reversible pair, what it costs, what it refuses."""
 
-import gc
-
 import pytest
 import torch
+from held import bytes_alive
 from problems import KIND
 from torch import Tensor
 
@@ -58,14 +57,9 @@ def test_calls_of_the_way_back(base: str, calls: int, f64: KIND) -> None:
 def held(adjoint: object, steps: int, coupling: float, kind: KIND) -> int:
     """Bytes held between forward and backward pass."""
 
-    def alive() -> int:
-        gc.collect()
-        found = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
-        return sum({x.data_ptr(): x.untyped_storage().nbytes() for x in found}.values())
-
     rate = torch.tensor(0.3, **kind, requires_grad=True)
     y0, ts = torch.ones(1, WIDE, **kind), torch.tensor([0.0, 0.5, 1.0], **kind)
-    before = alive()
+    before = bytes_alive()
     sol = solve(
         ODETerm(lambda t, y: (rate * y).sin()),
         y0,
@@ -76,7 +70,7 @@ def held(adjoint: object, steps: int, coupling: float, kind: KIND) -> int:
     )
     loss = sol.ys.sum()
     assert loss.requires_grad
-    return alive() - before
+    return bytes_alive() - before
 
 
 WIDE = 1 << 14

@@ -1,11 +1,11 @@
 """What adjoints for SDEs keep, what their way back costs, and what they refuse."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from held import bytes_alive
 from problems import KIND, normal
 from sde_gradients import BATCH, STEP, Scaled, found, nodes
 from torch import Tensor
@@ -21,14 +21,6 @@ from nde.solvers import (
     solve,
 )
 from nde.solvers.types import Step
-
-
-def bytes_alive() -> int:
-    """Of tensors that Python holds."""
-    gc.collect()
-    alive = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
-    storages = {x.data_ptr(): x.untyped_storage().nbytes() for x in alive}
-    return sum(storages.values())
 
 
 class Saved:
