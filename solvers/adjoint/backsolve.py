@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nde.solvers.adjoint.back_ode import BackODE, tolerances_of
 from nde.solvers.adjoint.back_sde import BackSDE
-from nde.solvers.adjoint.backward import check_unchanged, ended_early
+from nde.solvers.adjoint.backward import check_unchanged, ended_early, once
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import evaluations, find_steps
 from nde.solvers.adjoint.outcome import Outcome
@@ -198,7 +197,7 @@ class _Backsolve(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         back: BackODE | BackSDE = ctx.back
         g_end, g_polynomials, g_error, g_stiffness = grads

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,44 @@ Result = TypeVar("Result")
 
 # Of the interval: what may be missing at the end of a grid by rounding.
 _ROUNDING = 1e-9
+
+
+Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+def once(backward: Backward) -> Backward:
+    """A backward pass without derivatives of its own, which says so when asked."""
+
+    @wraps(backward)
+    def without_graph(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        asked = torch.is_grad_enabled()
+        with torch.no_grad():
+            results = backward(ctx, *grads)
+        if not asked:
+            return results
+        leaf = torch.zeros((), requires_grad=True)
+        return tuple(
+            None if result is None else _Final.apply(result, leaf.to(result.device))  # type: ignore[no-untyped-call]
+            for result in results
+        )
+
+    return without_graph
+
+
+class _Final(torch.autograd.Function):
+    """A gradient that cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, leaf: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            "a second derivative was asked of a solve whose backward pass records no "
+            "graph, as adjoint=Recompute() (the default), Reversible() and Backsolve() "
+            "do; solve with adjoint=Direct()"
+        )
 
 
 def vjp(
@@ -35,14 +74,31 @@ def vjp(
         [weight for _, weight in pairs],
         allow_unused=True,
     )
-    for index, grad in enumerate(grads[len(inputs) :]):
-        if grad is not None:
-            total = totals[index]
-            totals[index] = grad if total is None else total + grad
+    _add(totals, grads[len(inputs) :])
     return [
         torch.zeros_like(value) if grad is None else grad
         for value, grad in zip(inputs, grads[: len(inputs)], strict=True)
     ]
+
+
+def _add(totals: list[Tensor | None], grads: Sequence[Tensor | None]) -> None:
+    """Add gradients to totals, all in one go where there are both."""
+    both = [
+        i for i, grad in enumerate(grads) if grad is not None and totals[i] is not None
+    ]
+    summed = (
+        torch._foreach_add(
+            [totals[i] for i in both],
+            [grads[i] for i in both],  # type: ignore[misc]
+        )
+        if both
+        else ()
+    )
+    for index, total in zip(both, summed, strict=True):
+        totals[index] = total
+    for index, grad in enumerate(grads):
+        if totals[index] is None:
+            totals[index] = grad
 
 
 def looks_at(steps: int, captured: Captured) -> set[int]:

@@ -9,9 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nde.solvers.adjoint.backward import check_unchanged, looks_at, vjp, watched
+from nde.solvers.adjoint.backward import (
+    check_unchanged,
+    looks_at,
+    once,
+    vjp,
+    watched,
+)
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.checkpoints import (
     Remembered,
@@ -133,7 +138,7 @@ class _Recompute(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         replay: _Replay = ctx.replay
         g_end, g_polynomials, g_error, g_stiffness = grads

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nde.solvers.adjoint.backward import check_unchanged, ended_early
+from nde.solvers.adjoint.backward import check_unchanged, ended_early, once
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import evaluations, find_steps
 from nde.solvers.adjoint.heun_back import back_along_heun
@@ -150,7 +149,7 @@ class _Reversible(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         walk: Walk = ctx.walk
         totals: list[Tensor | None] = [None] * len(walk.captured.tensors)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nde.solvers import (
     PID,
+    Backsolve,
     Direct,
     FixedSteps,
     ODETerm,
@@ -233,3 +234,24 @@ def test_gradients_can_be_asked_twice_and_accumulate(
     loss.backward()
     for p, first in zip(net.parameters(), once, strict=True):
         torch.testing.assert_close(p.grad, 2 * first)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("adjoint", [Recompute(), Recompute(states=2), Backsolve()])
+def test_second_derivatives_are_refused_in_words(
+    adjoint: object, linear: bool, f64: KIND
+) -> None:
+    """Also where the loss is linear, and torch would leave them out without a word."""
+    y0 = normal((2, 3), 0, **f64).requires_grad_()
+    net = TimedMLP(3, seed=1).to(**f64)
+    sol = solve(
+        ODETerm(net),
+        y0,
+        torch.tensor([0.0, 0.5], **f64),
+        controller=ADAPTIVE,
+        adjoint=adjoint,
+    )
+    loss = sol.final.sum() if linear else sol.final.square().sum()
+    grads = torch.autograd.grad(loss, (y0, *net.parameters()), create_graph=True)
+    with pytest.raises(RuntimeError, match=r"second derivative.*adjoint=Direct\(\)"):
+        sum(g.square().sum() for g in grads).backward()
