@@ -28,10 +28,11 @@ def _heun(
     f0, g0 = term.f(now, y), term.g(now, y)
     predicted = term.moved(along(y, f0, h), g0, w)
     f1, change = term.f(then, predicted), term.g(then, predicted) - g0
-    drifted = along(predicted, f1 - f0, 0.5 * h)
-    y1 = term.moved(drifted, change, 0.5 * w)
-    judged = 0.5 * judged_by(term, t, inc)
-    return stepped(y1, along(term.product(change, judged), f1 - f0, 0.5 * h))
+    error = along(term.product(change, 0.5 * w), f1 - f0, 0.5 * h)
+    y1, judged = predicted + error, judged_by(term, t, inc)
+    if judged is not w:
+        error = term.moved(error, change, 0.5 * (judged - w))
+    return stepped(y1, error)
 
 
 def _midpoint(

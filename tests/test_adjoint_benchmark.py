@@ -1,0 +1,23 @@
+"""The benchmark of adjoints: its rows, and that they differentiate the same loss."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples" / "benchmarks"
+sys.path.append(str(FOLDER))
+script = importlib.import_module("adjoints")
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN", "LSDE"])
+def test_a_short_run(name: str) -> None:
+    rows = script.table([16], 1, [name])
+    assert all(len(row) == len(script.HEAD) for row in rows)
+    errors = {row[2]: float(row[3]) for row in rows}
+    assert errors.pop("Backsolve") < 1e-3
+    assert len(errors) == 6 and max(errors.values()) < 1e-12
+    peaks = {row[2]: float(row[6]) for row in rows}
+    assert all(0 < peak for peak in peaks.values())
+    assert peaks["Reversible"] < peaks["Direct, reversible"]
