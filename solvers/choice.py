@@ -27,6 +27,7 @@ from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.state import Structure
 from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import StochasticMethod
+from nde.solvers.tableaus import EXPLICIT
 from nde.solvers.term import ODETerm, SDETerm, Term
 from nde.solvers.watch import Event
 
@@ -150,6 +151,12 @@ def chosen_stepper(
 def _check_adaptive(stepper: Stepper, methods: Mapping[str, Stepper]) -> None:
     if stepper.error_order is None:
         adaptive = [name for name, m in methods.items() if m.error_order is not None]
+        if isinstance(stepper, McCallumFoster):
+            raise ValueError(
+                f"McCallumFoster({stepper.base!r}) has no error estimate to adapt by; "
+                "pass controller=FixedSteps(step), or a base of "
+                f"{', '.join(n for n in adaptive if n in EXPLICIT)}"
+            )
         raise ValueError(
             f"method {stepper.name!r} has no error estimate to adapt steps by; pass "
             f"controller=FixedSteps(step), or a method of {', '.join(adaptive)}"

@@ -27,7 +27,7 @@ from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.types import Increment
 
 # Depths of a seed's tree: as a rule, and where times are close or not known yet.
-_DEEP, _DEEPEST = 20, 48
+_DEEP, _DEEPEST = 32, 48
 
 # Motions that are asked for one time of each sample.
 _Located = BrownianTree | BrownianBridge | StretchedTree

@@ -100,6 +100,14 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
             f"coupling={stepper.coupling:g}, use method {stepper.base!r} with "
             "adjoint=Recompute(), or raise max_steps"
         )
+    if code in (Status.MAX_STEPS, Status.STEP_UNDERFLOW) and stepper.name == (
+        "reversible_heun"
+    ):
+        fix = (
+            "Where the equation contracts, the two states of reversible_heun part, and "
+            "no shorter step brings them together: use method 'heun', or shorter "
+            "intervals"
+        )
     return SolveError(
         f"{len(samples)} of {batch} samples did not reach the end (samples {shown}): "
         f"sample {first} stopped at t={times[0]:.6g}, |y|={size:.3g}, after "

@@ -83,22 +83,19 @@ def vjp(
 
 def _add(totals: list[Tensor | None], grads: Sequence[Tensor | None]) -> None:
     """Add gradients to totals, all in one go where there are both."""
-    both = [
-        i for i, grad in enumerate(grads) if grad is not None and totals[i] is not None
-    ]
-    summed = (
-        torch._foreach_add(
-            [totals[i] for i in both],
-            [grads[i] for i in both],  # type: ignore[misc]
-        )
-        if both
-        else ()
-    )
-    for index, total in zip(both, summed, strict=True):
-        totals[index] = total
+    places, old, new = [], [], []
     for index, grad in enumerate(grads):
-        if totals[index] is None:
+        total = totals[index]
+        if total is None:
             totals[index] = grad
+        elif grad is not None:
+            places.append(index)
+            old.append(total)
+            new.append(grad)
+    if places:
+        summed = torch._foreach_add(old, new)
+        for index, total in zip(places, summed, strict=True):
+            totals[index] = total
 
 
 def looks_at(steps: int, captured: Captured) -> set[int]:

@@ -15,8 +15,8 @@ from nde.solvers.adjoint.walk import Grads, Walk, among, missed
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
 from nde.solvers.stochastic.heun import unflattened
-from nde.solvers.stochastic.method import judged_by
-from nde.solvers.types import Increment
+from nde.solvers.stochastic.method import other_motion
+from nde.solvers.types import Increment, Step
 
 
 @dataclass(frozen=True)
@@ -84,34 +84,44 @@ def back_along_heun(walk: Walk, grads: Grads, totals: list[Tensor | None]) -> Te
             before = problem.y0.detach()
         walk.observe(j, t, before, inc)
         # The gradients backward; of the error estimate too.
-        judged = replace(inc, w=judged_by(term, t, inc))
-        e_grad: Tensor | None = None
+        judged: list[tuple[Tensor, Increment]] = []
         if g_error is not None:
             weight = g_error[j] if moving is None else g_error[j] * moving.squeeze(1)
-            in_start, in_end, e_grad = walk.ratio_grads(
-                before,
-                y,
-                (0.5 * (here.moved(term, judged) - there.moved(term, judged)),),
-                weight,
-            )
+            parts = _estimate(term, t, inc, here, there)
+            size = parts[0][0]
+            if len(parts) > 1:
+                size = torch.stack([part.abs() for part, _ in parts]).sum(dim=0)
+            in_start, in_end, e_grad = walk.ratio_grads(before, y, (size,), weight)
             y_grad = y_grad + among(moving, in_end, None)
             e_grad = 0.5 * among(moving, e_grad, None)
+            for part, motion in parts:
+                sign = 1.0 if len(parts) == 1 else part.sign()
+                judged.append((e_grad * sign, motion))
         pulled.append((among(moving, 0.5 * y_grad, None), inc))
-        if e_grad is not None:
-            pulled.append((e_grad, judged))
-        z_grad = z_grad + _pull(here, term, pulled, totals)
+        z_grad = z_grad + _pull(here, term, [*pulled, *judged], totals)
         pulled = [(among(moving, 0.5 * y_grad + z_grad, None), inc)]
-        if e_grad is not None:
-            pulled.append((-e_grad, judged))
+        pulled += [(-part, motion) for part, motion in judged]
         y_grad = among(moving, y_grad + 2.0 * z_grad, y_grad)
         z_grad = among(moving, -z_grad, z_grad)
-        if e_grad is not None:
+        if judged:
             y_grad = y_grad + among(moving, in_start, None)
         last, y_grad = walk.reads(j, last, g_polynomials, y_grad)
         y, here = before, there
     walk.warn_of_drift(missed(z, here.outputs[2].detach()))
     start_grad = _pull(here, term, pulled, totals, z_grad)
     return y_grad + (start_grad if own is None else torch.where(own, start_grad, 0.0))
+
+
+def _estimate(
+    term: BoundSDE, t: Step, inc: Increment, here: _Slopes, there: _Slopes
+) -> list[tuple[Tensor, Increment]]:
+    """The parts whose sizes make the error estimate of a step, each with its motion."""
+    motions = [inc]
+    other = other_motion(term, t, inc)
+    if other is not None:
+        still = 0.0 if isinstance(inc.dt, float) else torch.zeros_like(inc.dt)
+        motions.append(replace(inc, dt=still, w=other))
+    return [(0.5 * (here.moved(term, m) - there.moved(term, m)), m) for m in motions]
 
 
 def _at(walk: Walk, now: Tensor, z: Tensor) -> _Slopes:

@@ -213,13 +213,18 @@ def _step_vjp(
             weights.append(g_polynomials)
         if g_error is not None and out.error is not None:
             outputs.append(problem.error_ratio(y, out))
-            weights.append(g_error)
+            weights.append(_of_moving(g_error, moving))
         if g_stiffness is not None and out.stiffness is not None:
             outputs.append(out.stiffness)
-            weights.append(g_stiffness)
+            weights.append(_of_moving(g_stiffness, moving))
     grads = vjp(outputs, weights, (y, *carry), captured, totals)
     y_grad = grads[0] if moving is None else torch.where(moving, grads[0], passed)
     return y_grad, tuple(grads[1:])
+
+
+def _of_moving(weight: Tensor, moving: Tensor | None) -> Tensor:
+    """Weights `(rows,)` without those of rows that rest, whose estimates are none."""
+    return weight if moving is None else torch.where(moving.squeeze(1), weight, 0.0)
 
 
 def _start_vjp(

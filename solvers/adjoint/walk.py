@@ -77,8 +77,9 @@ class Walk:
             return
         worst = float((missed / size).nan_to_num(nan=torch.inf)[~fine].amax())
         warnings.warn(
-            f"adjoint=Reversible() walked back to a state that misses y0 by "
-            f"{worst:.1e} of its size (more than {limit:.0e}), so gradients are off: "
+            "adjoint=Reversible() walked back to a state that misses that of the way "
+            f"forward by {worst:.1e} of its size (more than {limit:.0e}), so gradients "
+            "are off: "
             "rounding grew on the way, as it does where the equation contracts; use "
             "adjoint=Recompute(), shorter intervals, or a float64 state",
             stacklevel=2,

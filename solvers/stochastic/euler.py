@@ -13,8 +13,8 @@ from nde.solvers.stochastic.method import (
     ITO,
     STRATONOVICH,
     StochasticMethod,
+    crossed,
     generic,
-    judged_by,
     root,
     started_by_drift,
     stepped,
@@ -51,7 +51,8 @@ def _euler_heun(
 ) -> StepOut:
     """y + f h + (g(y) + g(y + g W)) W / 2.
 
-    The drift at the end belongs to the next step, and to the error estimate here.
+    The drift at the end belongs to the next step, and to the error estimate here. Its
+    part and that of the noise are added in size: see `crossed`.
     """
     assert inc.w is not None
     h, half = inc.dt, 0.5 * inc.w
@@ -62,9 +63,8 @@ def _euler_heun(
     y1 = term.moved(along(y, f0, h), g0 + g1, half)
     f1 = term.f(then, y1)
     change = g1 - g0
-    judged = 0.5 * judged_by(term, t, inc)
-    error = along(term.product(change, judged), f1 - f0, h * 0.5)
-    return stepped(y1, error, carry=(f1,))
+    error = along(term.product(change, half).abs(), (f1 - f0).abs(), h * 0.5)
+    return stepped(y1, crossed(term, change, t, inc, error), carry=(f1,))
 
 
 def _lamba_em(
@@ -106,9 +106,8 @@ def _lamba_euler_heun(
     y1 = term.moved(drifted, g0 + g1, half)
     f1 = term.f(then, drifted)
     change = g1 - g0
-    judged = 0.5 * judged_by(term, t, inc)
-    error = along(term.product(change, judged), f1 - f0, h * 0.5)
-    return stepped(y1, error)
+    error = along(term.product(change, half).abs(), (f1 - f0).abs(), h * 0.5)
+    return stepped(y1, crossed(term, change, t, inc, error))
 
 
 # Kloeden and Platen, *Numerical Solution of SDEs*, eq. 10.2.4.

@@ -11,7 +11,7 @@ from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
-    judged_by,
+    crossed,
     stage_time,
     stepped,
 )
@@ -29,10 +29,7 @@ def _heun(
     predicted = term.moved(along(y, f0, h), g0, w)
     f1, change = term.f(then, predicted), term.g(then, predicted) - g0
     error = along(term.product(change, 0.5 * w), f1 - f0, 0.5 * h)
-    y1, judged = predicted + error, judged_by(term, t, inc)
-    if judged is not w:
-        error = term.moved(error, change, 0.5 * (judged - w))
-    return stepped(y1, error)
+    return stepped(predicted + error, crossed(term, change, t, inc, error))
 
 
 def _midpoint(
@@ -47,8 +44,8 @@ def _midpoint(
     f1, g1 = term.f(middle, halfway), term.g(middle, halfway)
     y1 = term.moved(along(y, f1, h), g1, w)
     change = g1 - g0
-    judged = judged_by(term, t, inc)
-    return stepped(y1, along(term.product(change, judged), f1 - f0, h))
+    error = along(term.product(change, w), f1 - f0, h)
+    return stepped(y1, crossed(term, change, t, inc, error))
 
 
 def _twin(term: BoundSDE, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -82,8 +79,8 @@ def _reversible_heun(
     f1, g1 = term.f(then, leap), term.g(then, leap)
     y1 = term.moved(along(y, f0 + f1, h * 0.5), g0 + g1, 0.5 * w)
     change = g1 - g0
-    judged = 0.5 * judged_by(term, t, inc)
-    error = along(term.product(change, judged), f1 - f0, h * 0.5)
+    error = along(term.product(change, 0.5 * w), f1 - f0, h * 0.5)
+    error = crossed(term, change, t, inc, error)
     return stepped(y1, error, carry=(f1, g1.reshape(flat.shape), leap))
 
 

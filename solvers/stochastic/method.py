@@ -45,10 +45,11 @@ class StochasticMethod:
     its strong order per kind of noise, of a diagonal diffusion one whose entries depend
     each on its own entry of the state; else it is 0.5. `error_order` is the power of h
     in its error estimate where noise commutes, None without one; `gains` are those of
-    its controller. `own_noise`: of which equations it adapts the steps
-    only if each entry of a diagonal diffusion depends on its own entry of the state.
-    `reads_between`: whether a shorter step from the same state reads
-    the path inside of one; not where steps carry a second state.
+    its controller. The steps
+    of the interpretations in `own_noise` are adapted only where each entry of a
+    diagonal diffusion depends on its own entry of the state. `reads_between`: whether a
+    shorter step from the same state reads the path inside of one; not where steps carry
+    a second state.
     """
 
     name: str
@@ -149,16 +150,32 @@ _GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
 _SILVER = 2.0 * math.pi * (math.sqrt(2.0) - 1.0)
 
 
-def judged_by(term: BoundSDE, t: Step, inc: Increment) -> Tensor:
-    """W, and for general noise another motion with it, to weigh a change in g by.
+def other_motion(term: BoundSDE, t: Step, inc: Increment) -> Tensor | None:
+    """A motion beside W to weigh a change in g by, for general noise.
 
     (g(y + g W) - g(y)) W / 2 knows nothing of the commutators of a diffusion, which W
     alone does not excite; another direction for the second W does.
     """
-    assert inc.w is not None
     if term.noise != "general":
-        return inc.w
-    return inc.w + generic(t, inc.dt, inc.w) * root(inc.dt)
+        return None
+    assert inc.w is not None
+    return (generic(t, inc.dt, inc.w) * root(inc.dt)).expand_as(inc.w)
+
+
+def crossed(
+    term: BoundSDE, change: Tensor, t: Step, inc: Increment, error: Tensor
+) -> Tensor:
+    """An error estimate, and for general noise that of half a change in g along
+    another motion.
+
+    Sizes are added: parts that are odd and even in W, of which the sum would be small
+    for one sign of W, must not make steps of that sign longer. What a method neglects
+    would have a mean.
+    """
+    other = other_motion(term, t, inc)
+    if other is None:
+        return error
+    return error.abs() + term.product(change, 0.5 * other).abs()
 
 
 def stage_time(t: Step, h: Step, node: float, y: Tensor) -> Tensor:

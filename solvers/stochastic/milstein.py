@@ -109,7 +109,9 @@ def _finished(
     """Euler's step and a correction.
 
     The estimate is the correction, by which Euler's step errs, half the change of the
-    drift, which the next step begins with, and half that of the diffusion in time.
+    drift, which the next step begins with, and half that of the diffusion in time; of
+    these the first is even in W, the others odd, and they are added in size: a step is
+    not to be taken for the sign of its W.
     """
     assert inc.w is not None
     h = inc.dt
@@ -119,7 +121,7 @@ def _finished(
         y1 = y1 + correction
     f1 = term.f(then, y1)
     error = along(term.product(term.g(then, y) - g, 0.5 * inc.w), f1 - f0, h * 0.5)
-    error = error if correction is None else error + correction
+    error = error if correction is None else error.abs() + correction.abs()
     return stepped(y1, error, carry=(f1,))
 
 

@@ -255,3 +255,18 @@ def test_second_derivatives_are_refused_in_words(
     grads = torch.autograd.grad(loss, (y0, *net.parameters()), create_graph=True)
     with pytest.raises(RuntimeError, match=r"second derivative.*adjoint=Direct\(\)"):
         sum(g.square().sum() for g in grads).backward()
+
+
+def test_estimates_of_rows_at_rest_have_no_gradient(f64: KIND) -> None:
+    """Stiffness summed over the padding too, with any weight."""
+    w = (0.3 * torch.eye(2, **f64)).requires_grad_()
+    found = []
+    for adjoint in BOTH:
+        sol = solve(
+            ODETerm(lambda t, y: torch.tanh(y @ w) + y),
+            torch.tensor([[1.0, 2.0], [0.1, 0.0]], **f64),
+            torch.tensor([[0.0, 3.0], [0.0, 0.1]], **f64),
+            adjoint=adjoint,
+        )
+        found.append(torch.autograd.grad(10 * sol.stats.stiffness.sum(), w))
+    assert_same(*found, rtol=1e-10)
