@@ -282,7 +282,7 @@ def test_drift_is_told(coupling: float, warned: int, device: torch.device) -> No
         warnings.simplefilter("always")
         sol.final.sum().backward()
     assert len(told) == warned
-    assert all("misses y0 by" in str(warning.message) for warning in told)
+    assert all("misses that of the way" in str(warning.message) for warning in told)
 
 
 def test_rows_that_fail_fall_back_on_stored_states(f64: KIND) -> None:
