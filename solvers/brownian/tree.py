@@ -54,8 +54,8 @@ class Position:
 class BrownianTree:
     """Brownian motion on [t0, t1], a function of seed, sample, time and `tol` alone.
 
-    Nothing is stored and nothing depends on earlier questions: a time asked twice gives
-    the same bits, and all devices give the same path to their rounding.
+    Nothing that is told depends on earlier questions: a time asked twice gives the same
+    bits, and all devices give the same path to their rounding.
 
     `seed`: an int in [0, 2**63) of the batch, whose sample i is keyed by (seed, i); or
     an int64 tensor `(batch,)`, one per sample, whose path is then the same in any
@@ -81,6 +81,7 @@ class BrownianTree:
     tol: float | None = None
     _keys: Tensor = field(init=False, repr=False)
     _levels: Dyadic = field(init=False, repr=False)
+    _recent: dict[float, Position] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -162,7 +163,19 @@ class BrownianTree:
         """
         _check_levy(levy)
         start, end = self.ends(ta, tb)
-        return self.between(self.at(start), self.at(end), levy)
+        return self.between(self._recalled(start), self._recalled(end), levy)
+
+    def _recalled(self, t: Tensor) -> Position:
+        """`at` a time of all samples; the last two are remembered, for questions about
+        one interval after another."""
+        if t.ndim or t.device.type != "cpu":
+            return self.at(t)
+        time = float(t)
+        known = self._recent.pop(time, None)
+        self._recent[time] = known = self.at(t) if known is None else known
+        if len(self._recent) > 2:
+            self._recent.pop(next(iter(self._recent)))
+        return known
 
     def ends(self, ta: float | Tensor, tb: float | Tensor) -> tuple[Tensor, Tensor]:
         """Times as float64 tensors on the device; raises as `increment`."""
