@@ -260,7 +260,7 @@ REFUSED = {
     "dense": ({"dense": True}, r"dense=True .*'mccallum_foster\(tsit5\)' has no way"),
     "no estimate": (
         {"method": McCallumFoster("rk4")},
-        r"'mccallum_foster\(rk4\)' has no error estimate to adapt steps by; pass",
+        r"McCallumFoster\('rk4'\) has no error estimate .* or a base of .*tsit5",
     ),
 }
 
