@@ -7,7 +7,7 @@ the dotted key, and the nearest known name where there is one.
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,9 @@ def merge(file: Mapping[str, Any], assignments: Iterable[tuple[str, Any]]) -> Co
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        details = error.errors()
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise ConfigError(_one_line(details[0]) + more) from None
+        keys = _by_key(error.errors())
+        more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+        raise ConfigError(_one_line(keys[0]) + more) from None
 
 
 def to_tree(config: Config) -> Tree:
@@ -137,7 +137,20 @@ def _parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
 
 
-def _one_line(detail: ErrorDetails) -> str:
+def _by_key(details: Sequence[ErrorDetails]) -> list[list[ErrorDetails]]:
+    """What is wrong with each key: one thing, or one for each kind that it may be."""
+    found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for detail in details:
+        found.setdefault(detail["loc"][:2], []).append(detail)
+    return list(found.values())
+
+
+def _one_line(details: Sequence[ErrorDetails]) -> str:
+    detail = details[0]
+    if len(details) > 1 and len({other["loc"] for other in details}) > 1:
+        dotted = ".".join(str(part) for part in detail["loc"][:2])
+        kinds = " or ".join(other["msg"].lower() for other in details)
+        return f"{dotted}: {kinds}, got {detail['input']!r}"
     path = [str(part) for part in detail["loc"]]
     dotted = ".".join(path)
     if detail["type"] == "extra_forbidden":

@@ -150,3 +150,11 @@ def test_weights() -> None:
     assert weight_ends("error", 0.5) == (0.5,)
     assert weight_ends("error", "100:10") == (100.0, 10.0)
     assert {"error", "stiffness", "local-error", "local-stiffness"} == set(REGULARIZERS)
+
+
+def test_a_step_is_a_number_or_adaptive() -> None:
+    assert merge({}, [("solver.step", "adaptive")]).solver.step == "adaptive"
+    assert merge({}, [("solver.step", "0.25")]).solver.step == 0.25
+    for wrong in ("adaptve", -1.0):
+        with pytest.raises(ConfigError, match="^solver.step: .* or .*'adaptive'"):
+            merge({}, [("solver.step", wrong)])
