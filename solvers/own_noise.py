@@ -127,7 +127,7 @@ def _search(
     moved = torch.where(flat == 0, _MOVE, flat * (1 + _MOVE))
     number = torch.arange(flat.shape[1], device=flat.device)
     # Two entries differ in a binary digit of their numbers.
-    digits = range((width - 1).bit_length()) if thorough else range(1)
+    digits = range((width - 1).bit_length() if thorough else min(width - 1, 2))
     for digit in digits:
         for value in (0, 1):
             stay = (number >> digit & 1) == value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -80,21 +82,27 @@ def _milstein_grad_free(
 
     v = sqrt(h) g for an Ito equation. For a Stratonovich one v = g W: along sqrt(h) g
     a diffusion whose entries depend on each other would converge to another equation.
+
+    Along sqrt(h) g the difference holds more than g'g, of order h^(3/2) (W^2 - h): an
+    Ito step is judged by the standard deviation of the correction, for steps chosen by
+    W^2 - h itself would give that a mean.
     """
     assert inc.w is not None
     h, w = inc.dt, inc.w
     now = clock(t, y)
     g, drifted = term.g(now, y), along(y, carry[0], h)
+    judged: Tensor | None = None
     if term.noise == "additive":
         correction = None
     elif term.interpretation == "ito":
         width = root(h)
         dg = term.g(now, along(drifted, g, width)) - g
         correction = term.product(dg, (w.square() - h) * (0.5 / width))
+        judged = term.product(dg, torch.ones_like(w) * (width * math.sqrt(0.5)))
     else:
         dg = term.g(now, term.moved(drifted, g, w)) - g
         correction = term.product(dg, 0.5 * w)
-    return _finished(term, t, y, inc, carry[0], g, correction)
+    return _finished(term, t, y, inc, carry[0], g, correction, judged)
 
 
 def _finished(
@@ -105,13 +113,14 @@ def _finished(
     f0: Tensor,
     g: Tensor,
     correction: Tensor | None,
+    judged: Tensor | None = None,
 ) -> StepOut:
     """Euler's step and a correction.
 
-    The estimate is the correction, by which Euler's step errs, half the change of the
-    drift, which the next step begins with, and half that of the diffusion in time; of
-    these the first is even in W, the others odd, and they are added in size: a step is
-    not to be taken for the sign of its W.
+    The estimate is the correction, by which Euler's step errs, or what that is `judged`
+    by, half the change of the drift, which the next step begins with, and half that of
+    the diffusion in time. The first is even in W, the others odd, and they are added in
+    size: a step is not to be taken for the sign of its W.
     """
     assert inc.w is not None
     h = inc.dt
@@ -121,7 +130,8 @@ def _finished(
         y1 = y1 + correction
     f1 = term.f(then, y1)
     error = along(term.product(term.g(then, y) - g, 0.5 * inc.w), f1 - f0, h * 0.5)
-    error = error if correction is None else error.abs() + correction.abs()
+    judged = correction if judged is None else judged
+    error = error if judged is None else error.abs() + judged.abs()
     return stepped(y1, error, carry=(f1,))
 
 
