@@ -369,7 +369,7 @@ def test_steps_are_not_chosen_by_the_sign_of_the_noise(
 @pytest.mark.parametrize("name", ["milstein", "milstein_grad_free"])
 def test_the_mean_error_is_that_of_a_fixed_grid(name: str, f64: KIND) -> None:
     """Of geometric Brownian motion, with as many steps along the same paths. A
-    correction by differences that is judged by W^2 - h itself had five times it."""
+    correction by differences that is judged by W^2 - h itself had four times it."""
     noise = tree(2000, 1, f64)
     exact = torch.exp(MU - SIGMA**2 / 2 + SIGMA * noise.increment(0.0, 1.0).w)
     term = SDETerm(lambda t, y: MU * y, lambda t, y: SIGMA * y)
