@@ -145,7 +145,8 @@ def chosen_stepper(
     if isinstance(controller, PID):
         _check_adaptive(sde_stepper, methods_for(term))
     _check_noise(noise, controller)
-    return sde_stepper
+    adaptive = isinstance(controller, PID)
+    return sde_stepper.adapted(term.noise) if adaptive else sde_stepper
 
 
 def _check_adaptive(stepper: Stepper, methods: Mapping[str, Stepper]) -> None:

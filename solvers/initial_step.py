@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nde.solvers.bound import Bound, BoundSDE
 from nde.solvers.brownian import BrownianIncrement
-from nde.solvers.stochastic.method import generic
+from nde.solvers.stochastic.estimate import generic
 from nde.solvers.tolerances import Tolerances
 
 EVALUATIONS = 1

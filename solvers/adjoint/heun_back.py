@@ -14,8 +14,8 @@ from nde.solvers.adjoint.forward import start
 from nde.solvers.adjoint.walk import Grads, Walk, among, missed
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
+from nde.solvers.stochastic.estimate import other_motion
 from nde.solvers.stochastic.heun import unflattened
-from nde.solvers.stochastic.method import other_motion
 from nde.solvers.types import Increment, Step
 
 

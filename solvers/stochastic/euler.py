@@ -8,13 +8,12 @@ from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
+from nde.solvers.stochastic.estimate import crossed, generic
 from nde.solvers.stochastic.method import (
     EVERY,
     ITO,
     STRATONOVICH,
     StochasticMethod,
-    crossed,
-    generic,
     root,
     started_by_drift,
     stepped,

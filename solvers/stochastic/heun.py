@@ -7,11 +7,11 @@ from torch import Tensor
 
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
+from nde.solvers.stochastic.estimate import crossed
 from nde.solvers.stochastic.method import (
     EVERY,
     STRATONOVICH,
     StochasticMethod,
-    crossed,
     stage_time,
     stepped,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,7 +47,9 @@ class StochasticMethod:
     in its error estimate where noise commutes, None without one; `gains` are those of
     its controller. The steps
     of the interpretations in `own_noise` are adapted only where each entry of a
-    diagonal diffusion depends on its own entry of the state. `reads_between`: whether a
+    diagonal diffusion depends on its own entry of the state. `adapting` is its step
+    where steps are adapted, if its error estimate is another there, at a call of the
+    drift more, for the noises in `adapting_noises`. `reads_between`: whether a
     shorter step from the same state reads the path inside of one; not where steps carry
     a second state.
     """
@@ -63,6 +65,8 @@ class StochasticMethod:
     diffusion_evaluations: int = 1
     error_order: float | None = None
     own_noise: tuple[Interpretation, ...] = ()
+    adapting: Take | None = None
+    adapting_noises: tuple[Noise, ...] = EVERY
     reads_between: bool = True
     has_stiffness: bool = False
     stability: float | None = None
@@ -72,6 +76,13 @@ class StochasticMethod:
     has_interpolant: bool = False
     noise: float = 0.0
     extra_evaluations: int = 0
+
+    def adapted(self, noise: Noise) -> StochasticMethod:
+        """The method as it is where steps are adapted, for a kind of noise."""
+        if self.adapting is None or noise not in self.adapting_noises:
+            return self
+        drift = self.drift_evaluations + 1
+        return replace(self, take=self.adapting, adapting=None, drift_evaluations=drift)
 
     def asks(self, noise: Noise) -> Levy:
         """What it needs of the Brownian motion for a kind of noise."""
@@ -124,58 +135,6 @@ def root(h: Step) -> Step:
     if isinstance(h, float):
         return math.sqrt(h) or math.sqrt(torch.finfo(torch.float32).tiny)
     return h.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
-
-
-def generic(t: Step, h: Step, w: Tensor) -> Tensor:
-    """Numbers of size 1, in place of what `w (batch, m)` is in units of sqrt(h).
-
-    They differ between motions and from step to step, so that no part of a diffusion
-    stays hidden behind others; and are a function of times alone, so that steps are
-    not chosen by the path. Shaped `(m,)`, or `(rows, m)` where rows have their times.
-    """
-    number = torch.arange(1.0, w.shape[1] + 1.0, dtype=torch.float64, device=w.device)
-    if isinstance(h, float):
-        assert isinstance(t, float)
-        phase = number * (1.0 + t / (h or 1.0))
-    else:
-        assert isinstance(t, Tensor)
-        length = h.to(number.dtype)
-        phase = number * (1.0 + t.unsqueeze(1) / torch.where(length > 0, length, 1.0))
-    sign = torch.cos(phase * _GOLDEN).sign()
-    return (sign * (1.0 + 0.3 * torch.cos(phase * _SILVER))).to(w.dtype)
-
-
-# Angles in ratios to a turn that no small integers come near.
-_GOLDEN = math.pi * (3.0 - math.sqrt(5.0))
-_SILVER = 2.0 * math.pi * (math.sqrt(2.0) - 1.0)
-
-
-def other_motion(term: BoundSDE, t: Step, inc: Increment) -> Tensor | None:
-    """A motion beside W to weigh a change in g by, for general noise.
-
-    (g(y + g W) - g(y)) W / 2 knows nothing of the commutators of a diffusion, which W
-    alone does not excite; another direction for the second W does.
-    """
-    if term.noise != "general":
-        return None
-    assert inc.w is not None
-    return (generic(t, inc.dt, inc.w) * root(inc.dt)).expand_as(inc.w)
-
-
-def crossed(
-    term: BoundSDE, change: Tensor, t: Step, inc: Increment, error: Tensor
-) -> Tensor:
-    """An error estimate, and for general noise that of half a change in g along
-    another motion.
-
-    Sizes are added: parts that are odd and even in W, of which the sum would be small
-    for one sign of W, must not make steps of that sign longer. What a method neglects
-    would have a mean.
-    """
-    other = other_motion(term, t, inc)
-    if other is None:
-        return error
-    return error.abs() + term.product(change, 0.5 * other).abs()
 
 
 def stage_time(t: Step, h: Step, node: float, y: Tensor) -> Tensor:

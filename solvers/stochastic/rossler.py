@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
 from nde.solvers.arithmetic import slope_size
 from nde.solvers.bound import BoundSDE
+from nde.solvers.stochastic.estimate import Corrections, Estimate, own, unseen
 from nde.solvers.stochastic.method import (
     ADDITIVE,
     COMMUTATIVE,
@@ -33,11 +35,11 @@ from nde.solvers.stochastic.rossler_tableaus import (
 from nde.solvers.types import Increment, Step, StepOut
 
 
-def _sri(tableau: SRITableau) -> Take:
+def _sri(tableau: SRITableau, estimate: Estimate) -> Take:
     """The step of a method for diagonal and scalar noise.
 
-    Error: the drift's difference to Euler's step, unless the tableau has other weights,
-    and the noise that X2 and X3 weigh (Rackauckas and Nie 2017).
+    Corrections: the drift's difference to Euler's step, unless the tableau has other
+    weights, and the noise that X2 and X3 weigh (Rackauckas and Nie 2017).
     """
 
     def take(
@@ -65,17 +67,26 @@ def _sri(tableau: SRITableau) -> Take:
             if i < len(tableau.a0):
                 f.append(term.f(at(tableau.c0[i]), inputs[i]))
             g.append(term.g(at(tableau.c1[i]), inner))
-        error = _driven(term, None, g, (x2, x3), (tableau.beta3, tableau.beta4))
-        y1 = shifted(y, f, tableau.alpha, h) + error
+        noise = _driven(term, None, g, (x2, x3), (tableau.beta3, tableau.beta4))
+        y1 = shifted(y, f, tableau.alpha, h) + noise
         y1 = _driven(term, y1, g, (x1, w), (tableau.beta2, tableau.beta1))
-        error = shifted(error, f, tableau.drift_error, h)
+
+        def sizes() -> Sequence[Tensor]:
+            # X2 and X3 have variances h / 3 and h / 6.
+            by_x2, by_x3 = weighted(g, tableau.beta3), weighted(g, tableau.beta4)
+            third, sixth = math.sqrt(1 / 3), math.sqrt(1 / 6)
+            return term.spread(by_x2) * third, term.spread(by_x3) * sixth
+
+        drift = weighted(f, tableau.drift_error) * h
+        added = Corrections(drift, noise, sizes, y, f[0], g[0])
+        error = estimate(term, t, inc, added)
         return stepped(y1, error, _stiffness(tableau.stiff, term, f, inputs, y))
 
     return take
 
 
-def _sra(tableau: SRATableau) -> Take:
-    """The step of a method for additive noise; error as for the others."""
+def _sra(tableau: SRATableau, estimate: Estimate) -> Take:
+    """The step of a method for additive noise; corrections as for the others."""
 
     def take(
         term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
@@ -94,10 +105,17 @@ def _sra(tableau: SRATableau) -> Take:
             inputs.append(point)
             f.append(term.f(at(tableau.c0[i]), point))
             g.append(term.g(at(tableau.c1[i]), y))
-        error = term.product(weighted(g, tableau.beta2), x2)
+        turned = weighted(g, tableau.beta2)
+        noise = term.product(turned, x2)
         y1 = term.moved(shifted(y, f, tableau.alpha, h), weighted(g, tableau.beta1), w)
-        y1 = y1 + error
-        error = shifted(error, f, tableau.drift_error, h)
+        y1 = y1 + noise
+        drift = weighted(f, tableau.drift_error) * h
+
+        def sizes() -> Sequence[Tensor]:
+            return (term.spread(turned) * math.sqrt(1 / 3),)
+
+        added = Corrections(drift, noise, sizes, y, f[0], g[0])
+        error = estimate(term, t, inc, added)
         return stepped(y1, error, _stiffness(tableau.stiff, term, f, inputs, y))
 
     return take
@@ -141,15 +159,17 @@ def _stiffness(
     return slope_size(seen(f[-1] - f[-2]), seen(inputs[-1] - inputs[-2]), y.dtype)
 
 
-_sriw1, _sra1 = _sri(SRIW1), _sra(SRA1)
-
-
-def _srk(
-    term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
-) -> StepOut:
+def _srk(estimate: Estimate) -> Take:
     """SRIW1, or SRA1 where the noise is additive."""
-    take = _sra1 if term.noise == "additive" else _sriw1
-    return take(term, t, y, inc, carry)
+    sriw1, sra1 = _sri(SRIW1, estimate), _sra(SRA1, estimate)
+
+    def take(
+        term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
+    ) -> StepOut:
+        chosen = sra1 if term.noise == "additive" else sriw1
+        return chosen(term, t, y, inc, carry)
+
+    return take
 
 
 # Of weak order 1.5 too, and 2 where noise is additive or, SRIW1, linear in y. The
@@ -158,7 +178,8 @@ def _srk(
 # -1/2 (SRIW1) and -0.53 (SOSRI2).
 SRK = StochasticMethod(
     name="srk",
-    take=_srk,
+    take=_srk(own),
+    adapting=_srk(unseen),
     interpretations=ITO,
     noises=COMMUTATIVE,
     orders={"diagonal": 1.5, "scalar": 1.5, "additive": 1.5},
@@ -172,7 +193,8 @@ SRK = StochasticMethod(
 # Extents of the drift's stability region on the negative real axis, from the tableaus.
 SOSRI2_METHOD = StochasticMethod(
     name="sosri2",
-    take=_sri(SOSRI2),
+    take=_sri(SOSRI2, own),
+    adapting=_sri(SOSRI2, unseen),
     interpretations=ITO,
     noises=("diagonal", "scalar"),
     orders={"diagonal": 1.5, "scalar": 1.5},
@@ -189,13 +211,15 @@ SOSRI2_METHOD = StochasticMethod(
 SOSRI2_SUM = replace(
     SOSRI2_METHOD,
     name="sosri2_sum",
-    take=_sri(replace(SOSRI2, drift_error=(1.0, 1.0, 1.0, 1.0))),
+    take=_sri(replace(SOSRI2, drift_error=(1.0, 1.0, 1.0, 1.0)), own),
+    adapting=None,
     error_order=1.0,
 )
 
 SOSRA2_METHOD = StochasticMethod(
     name="sosra2",
-    take=_sra(SOSRA2),
+    take=_sra(SOSRA2, own),
+    adapting=_sra(SOSRA2, unseen),
     interpretations=(*ITO, *STRATONOVICH),
     noises=ADDITIVE,
     orders={"additive": 1.5},
