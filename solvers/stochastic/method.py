@@ -49,7 +49,7 @@ class StochasticMethod:
     of the interpretations in `own_noise` are adapted only where each entry of a
     diagonal diffusion depends on its own entry of the state. `reads_between`: whether a
     shorter step from the same state reads the path inside of one; not where steps carry
-    a second state.
+    a second state, of which `if_apart` tells what parts it from the first.
     """
 
     name: str
@@ -67,6 +67,7 @@ class StochasticMethod:
     has_stiffness: bool = False
     stability: float | None = None
     first: Start | None = None
+    if_apart: str | None = None
     start_evaluations: int = 0
     gains: tuple[float, float, float] = (0.1, 0.3, 0.0)
     has_interpolant: bool = False
