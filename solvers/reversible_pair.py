@@ -138,8 +138,8 @@ class McCallumFoster:
     def if_apart(self) -> str | None:
         return (
             "they come apart where the equation contracts, in steps longer than "
-            f"{self.reach:.1g} over its rate; lower coupling={self.coupling:g}, shorten "
-            f"the steps, or use method {self.base!r} with adjoint=Recompute()"
+            f"{self.reach:.1g} over its rate; lower coupling={self.coupling:g}, "
+            f"shorten the steps, or use method {self.base!r} with adjoint=Recompute()"
         )
 
     @property
