@@ -49,6 +49,7 @@ SOLVER_ROWS = [
         "types",
         "arithmetic",
         "transforms",
+        "reachable",
         "stages",
         "tableau",
         "tableaus",
