@@ -31,10 +31,12 @@ from nde.solvers.transforms import in_every_member
 _MOVE = 1e-3
 
 # What counts as rounding: units in the last place of a value, and so many times what
-# some moves of no more than `_LITTLE` units in the last place of the state change.
+# moves of no more than one `_LITTLE`-th of the move change.
 _ROUNDING = 8.0
-_LITTLE = 16
-_LITTLE_MOVES = 4
+_LITTLE = 32
+_LITTLE_MOVES = 8
+# Parts of the move that have to show a dependence as well.
+_AGAIN = (0.9, 0.75, 0.6)
 
 
 class DependentNoise(ValueError):
@@ -137,26 +139,28 @@ class _Noise:
 def _dependent(noise: _Noise, flat: Tensor) -> int | None:
     """An entry whose noise depends on others, None if none seems to.
 
-    Rounding of intermediates may show others too, as much for little moves as for
-    these; a dependence shows in proportion to them.
+    Rounding of intermediates may show others too: but as much for little moves, or not
+    at every move. A dependence shows at each, in proportion to it.
     """
     before, eps = noise(flat), torch.finfo(flat.dtype).eps
     rounding = _ROUNDING * eps * before.abs()
     if _any((noise(flat) - before).abs() > rounding):
         return None  # It is random.
-    zero = flat == 0
-    other = _of_others(
-        noise, flat, torch.where(zero, _MOVE, flat * (1 + _MOVE)), before
-    )
+
+    def others(share: Tensor | float) -> Tensor:
+        moved = torch.where(flat == 0, share, flat * (1 + share))
+        return _of_others(noise, flat, moved, before)
+
+    other = others(_MOVE)
     if not _any(other > rounding):
         return None
+    for factor in _AGAIN:
+        other = torch.fmin(other, others(factor * _MOVE))
     number = torch.arange(flat.shape[1], device=flat.device)
     least = torch.zeros_like(before)
     for turn in range(_LITTLE_MOVES):
-        units = (number * 7 + turn * 11) % (2 * _LITTLE + 1) - _LITTLE
-        part = eps * units.to(flat.dtype)
-        little = torch.where(zero, _MOVE * part, flat * (1 + part))
-        least = torch.fmax(least, _of_others(noise, flat, little, before))
+        part = ((number * 7 + turn * 11) % 33 - 16).to(flat.dtype)
+        least = torch.fmax(least, others(_MOVE / (16 * _LITTLE) * part))
     # Of all samples: in one of them rounding may be the same by chance.
     least = least.amax(dim=0, keepdim=True)
     found = other > rounding + _ROUNDING * least
