@@ -11,6 +11,7 @@ from nde.solvers.adjoint import Adjoint, Backsolve, Direct
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.apart import warn_if_apart
 from nde.solvers.bound import BoundSDE, bind
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.clock import check_clock
@@ -21,7 +22,6 @@ from nde.solvers.loop import can_record
 from nde.solvers.moving_ends import moving_end, moving_events, moving_start
 from nde.solvers.own_noise import check_own_noise, check_own_noise_later
 from nde.solvers.problem import Problem
-from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.salvage import (
     cut_short,
     failed,
@@ -154,16 +154,12 @@ def run(
     except Exception as error:
         _explain(problem, error)
         raise
+    spent = spent + warn_if_apart(problem, outcome.tape.detached())
     if setup.events:
         spent = spent + evaluations(problem, outcome.tape, setup.fixed)
     if setup.events or spent:
         outcome = replace(outcome, evaluations=outcome.evaluations + spent)
     t_end = outcome.tape.t_end
-    if isinstance(setup.stepper, McCallumFoster):
-        ended = outcome.tape.detached()
-        setup.stepper.warn_if_apart(
-            y0.detach(), ended.y_end, ended.carry_end[-1], ended.accepted > 0
-        )
     if graph:
         outcome = moving_end(problem, outcome, moving[:, -1])
     if setup.events:

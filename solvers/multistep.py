@@ -45,6 +45,7 @@ class Adams:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     noise: float = 0.0
     extra_evaluations: int = 0
+    if_apart: str | None = None
     start_evaluations: int = 1
 
     def evaluations(self, steps: Tensor) -> Tensor:

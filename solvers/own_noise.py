@@ -5,12 +5,16 @@ on a grid. But steps that are chosen by their own W have a sum of W^2 that is no
 the time they take, and then the terms by which such methods err add up: Milstein's, for
 dy_1 = dW_1 and dy_2 = y_1 dW_2, to a tenth of the solution at any tolerance. Others
 estimate no error at all there.
+
+The diffusion is called beside the states of a solve, as if no random numbers had been
+drawn, and buffers of modules found in it (as those of batch normalisation) are put
+back. What else it changes at a call, as counters of its own, stays changed.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,12 +23,20 @@ from torch import Tensor
 from nde.solvers.bound import BoundSDE
 from nde.solvers.methods import methods_for
 from nde.solvers.problem import Problem
+from nde.solvers.reachable import buffers_of
 from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.transforms import in_every_member
 
-# How far entries are moved, as a fraction of them, and what counts as rounding.
+# How far entries are moved, as a fraction of them.
 _MOVE = 1e-3
+
+# What counts as rounding: units in the last place of a value, and so many times what
+# moves of no more than one `_LITTLE`-th of the move change.
 _ROUNDING = 8.0
+_LITTLE = 32
+_LITTLE_MOVES = 8
+# Parts of the move that have to show a dependence as well.
+_AGAIN = (0.9, 0.75, 0.6)
 
 
 class DependentNoise(ValueError):
@@ -32,11 +44,11 @@ class DependentNoise(ValueError):
 
 
 def check_own_noise(problem: Problem) -> int:
-    """Move half of the entries at a time, and see whether others' noise changes.
+    """Move some of the entries at a time, and see whether others' noise changes.
 
-    At the initial state thoroughly, and beside it once. Returns how often that called
-    the diffusion: never where the method does not mind. Raises `DependentNoise` where
-    it changed.
+    At the initial state and beside it. Returns how often that called the diffusion:
+    never where the method does not mind. Raises `DependentNoise` where it changed;
+    warns where the diffusion raises beside the initial state.
     """
     term, y0 = problem.term, problem.y0.detach()
     if not (_minds(problem) and isinstance(term, BoundSDE)):
@@ -44,30 +56,38 @@ def check_own_noise(problem: Problem) -> int:
     flat = term.layout.to_batch(y0)
     up = torch.arange(flat.shape[1], device=y0.device) % 3 > 0
     aside = torch.where(up, 1.1, 0.9).to(flat.dtype) * flat + _MOVE * (flat == 0)
-    with _quiet(y0.device):
-        start = problem.start_time
-        found, calls = _dependent(problem, term, start, y0, True)
-        if found is None:
-            beside = aside.reshape(y0.shape)
-            found, more = _dependent(problem, term, start, beside, False)
-            calls += more
+    noise, found = _Noise(term, problem.start_time, y0.shape), None
+    with _quiet(term, y0.device):
+        try:
+            found = _dependent(noise, flat)
+            if found is None:
+                found = _dependent(noise, aside)
+        except Exception as error:
+            # At the state itself the solve will meet it, and tell.
+            if noise.calls > 1:
+                _warn_unchecked(problem, error, "beside the initial state")
     if found is not None:
         raise DependentNoise(
             f"{_words(problem, term, found)}; along steps of its choice it would not "
             f"converge to the {term.interpretation} solution, or see no error. "
             f"{_advice(term)}"
         )
-    return calls
+    return noise.calls
 
 
 def check_own_noise_later(problem: Problem, t: Tensor, y: Tensor) -> None:
-    """The same once at the states `y` where rows ended, at `t (rows,)`, with a warning:
-    the solution is there, but not to be trusted."""
-    term = problem.term
+    """The same at the states `y` where rows ended, at `t (rows,)`, with a warning: the
+    solution is there, but not to be trusted."""
+    term, found = problem.term, None
     if not (_minds(problem) and isinstance(term, BoundSDE)):
         return
-    with _quiet(y.device):
-        found, _ = _dependent(problem, term, t.to(y.dtype), y.detach(), False)
+    with _quiet(term, y.device):
+        try:
+            noise = _Noise(term, t.to(y.dtype), y.shape)
+            found = _dependent(noise, term.layout.to_batch(y.detach()))
+        except Exception as error:
+            if bool(in_every_member(torch.isfinite(y)).all()):
+                _warn_unchecked(problem, error, "beside where the solve ended")
     if found is not None:
         warnings.warn(
             f"{_words(problem, term, found)}, seen where the solve ended: it may have "
@@ -87,57 +107,85 @@ def _minds(problem: Problem) -> bool:
 
 
 @contextmanager
-def _quiet(device: torch.device) -> Iterator[None]:
-    """Without gradients, and as if no random numbers had been drawn."""
+def _quiet(term: BoundSDE, device: torch.device) -> Iterator[None]:
+    """Without gradients, and without a trace in random numbers and buffers."""
     devices = [device] if device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
-        yield
+        kept = [(b, b.clone()) for b in buffers_of((term.term.diffusion,))]
+        try:
+            yield
+        finally:
+            for buffer, value in kept:
+                # Written only where it changed: a graph may hold on to it.
+                if not bool(in_every_member(buffer == value).all()):
+                    buffer.copy_(value)
 
 
-def _dependent(
-    problem: Problem, term: BoundSDE, now: Tensor, y: Tensor, thorough: bool
-) -> tuple[int | None, int]:
-    """An entry that depends on others, None if none seems to; and calls made.
+class _Noise:
+    """The diffusion at one time, of states `(batch, dim)`; counts its calls."""
 
-    A diffusion that raises beside the states that it is given is not asked further.
-    """
-    layout, width = term.layout, term.layout.structure.visible
-    flat, calls = layout.to_batch(y), 0
+    def __init__(self, term: BoundSDE, now: Tensor, shape: torch.Size) -> None:
+        self.calls = 0
+        self._term, self._now, self._shape = term, now, shape
 
-    def noise(entries: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
+    def __call__(self, flat: Tensor) -> Tensor:
+        self.calls += 1
+        layout = self._term.layout
+        value = layout.to_batch(self._term.g(self._now, flat.reshape(self._shape)))
         # A copy: the diffusion may return the same tensor at every call.
-        return layout.to_batch(term.g(now, entries.reshape(y.shape)))[:, :width].clone()
-
-    try:
-        return _search(noise, flat, width, thorough), calls
-    except Exception:
-        # At the state itself the solve will meet it, and tell.
-        return None, calls
+        return value[:, : layout.structure.visible].clone()
 
 
-def _search(
-    noise: Callable[[Tensor], Tensor], flat: Tensor, width: int, thorough: bool
-) -> int | None:
+def _dependent(noise: _Noise, flat: Tensor) -> int | None:
+    """An entry whose noise depends on others, None if none seems to.
+
+    Rounding of intermediates may show others too: but as much for little moves, or not
+    at every move. A dependence shows at each, in proportion to it.
+    """
     before, eps = noise(flat), torch.finfo(flat.dtype).eps
     rounding = _ROUNDING * eps * before.abs()
     if _any((noise(flat) - before).abs() > rounding):
         return None  # It is random.
-    moved = torch.where(flat == 0, _MOVE, flat * (1 + _MOVE))
+
+    def others(share: Tensor | float) -> Tensor:
+        moved = torch.where(flat == 0, share, flat * (1 + share))
+        return _of_others(noise, flat, moved, before)
+
+    other = others(_MOVE)
+    if not _any(other > rounding):
+        return None
+    for factor in _AGAIN:
+        other = torch.fmin(other, others(factor * _MOVE))
     number = torch.arange(flat.shape[1], device=flat.device)
-    # Two entries differ in a binary digit of their numbers.
-    digits = range((width - 1).bit_length() if thorough else min(width - 1, 2))
-    for digit in digits:
-        for value in (0, 1):
-            stay = (number >> digit & 1) == value
-            change = (noise(torch.where(stay, flat, moved)) - before).abs()
-            # What is diagonal but for the rounding of intermediates changes a little.
-            little = rounding + eps**0.5 * change.amax(dim=1, keepdim=True)
-            other = (change > little) & stay[:width]
-            if _any(other):
-                return int(_known(other).any(0).nonzero()[0])
-    return None
+    least = torch.zeros_like(before)
+    for turn in range(_LITTLE_MOVES):
+        part = ((number * 7 + turn * 11) % 33 - 16).to(flat.dtype)
+        least = torch.fmax(least, others(_MOVE / (16 * _LITTLE) * part))
+    # Of all samples: in one of them rounding may be the same by chance.
+    least = least.amax(dim=0, keepdim=True)
+    found = other > rounding + _ROUNDING * least
+    return int(_known(found).any(0).nonzero()[0]) if _any(found) else None
+
+
+def _of_others(noise: _Noise, flat: Tensor, moved: Tensor, before: Tensor) -> Tensor:
+    """The most that each entry changes where its own stays the same: `(batch, width)`.
+
+    Entry i moves in those calls in which i + 1 has a binary digit of 1. Of two entries
+    one moves where the other rests, or rests in some of the calls in which that moves:
+    so its noise is compared in the calls in which it rests with that before, and in
+    those in which it moves with the first of them.
+    """
+    width = before.shape[1]
+    number = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    first, seen = before, torch.zeros_like(number[:width], dtype=torch.bool)
+    most = torch.zeros_like(before)
+    for digit in range(width.bit_length()):
+        moves = (number >> digit & 1).bool()
+        value, own = noise(torch.where(moves, moved, flat)), moves[:width]
+        first = torch.where(own & ~seen, value, first)
+        seen = seen | own
+        most = torch.fmax(most, (value - torch.where(own, first, before)).abs())
+    return most
 
 
 def _known(condition: Tensor) -> Tensor:
@@ -147,6 +195,17 @@ def _known(condition: Tensor) -> Tensor:
 
 def _any(condition: Tensor) -> bool:
     return bool(_known(condition).any())
+
+
+def _warn_unchecked(problem: Problem, error: Exception, where: str) -> None:
+    reason = str(error).partition("\n")[0]
+    warnings.warn(
+        f"method {problem.stepper.name!r} adapts steps if each entry of the diffusion "
+        "depends on its own entry of the state, which could not be checked: the "
+        f"diffusion raised {type(error).__name__}({reason!r}) {where}. Let it take "
+        "states near those of the solution",
+        stacklevel=3,
+    )
 
 
 def _words(problem: Problem, term: BoundSDE, entry: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,14 +15,10 @@ from nde.solvers.bound import Bound
 from nde.solvers.runge_kutta import ExplicitRungeKutta, stage_times
 from nde.solvers.stages import StageBuffer, Stages, StageStack
 from nde.solvers.tableaus import EXPLICIT
-from nde.solvers.transforms import in_every_member, worst_member
 from nde.solvers.types import Increment, Step, StepOut
 
 # How far rounding may grow between two states that the way back is given: e**3.
 _GROWTH = 3.0
-
-# Of the state: the distance of y and z from which a solution is worthless.
-_APART = 0.5
 
 
 @dataclass(frozen=True)
@@ -140,6 +135,14 @@ class McCallumFoster:
         return 0
 
     @property
+    def if_apart(self) -> str | None:
+        return (
+            "they come apart where the equation contracts, in steps longer than "
+            f"{self.reach:.1g} over its rate; lower coupling={self.coupling:g}, "
+            f"shorten the steps, or use method {self.base!r} with adjoint=Recompute()"
+        )
+
+    @property
     def start_evaluations(self) -> int:
         return 1
 
@@ -232,26 +235,6 @@ class McCallumFoster:
             return y1 if h else y
         # A row at rest is not pulled together either.
         return torch.where(h > 0.0, y1, y)
-
-    def warn_if_apart(self, y0: Tensor, y1: Tensor, z1: Tensor, moved: Tensor) -> None:
-        """One warning if y and z have nothing to do with each other at an end.
-
-        `y0`, `y1`, `z1` `(rows, dim)`, in the rows `moved (rows,)`.
-        """
-        if not y0.numel():
-            return
-        size = torch.maximum(y0.abs(), y1.abs()).amax(dim=1)
-        apart = (y1 - z1).abs().amax(dim=1).where(moved, 0.0)
-        if not bool(in_every_member(~(apart > _APART * size)).all()):
-            worst = float(worst_member((apart / size).nan_to_num(0.0)).amax())
-            warnings.warn(
-                f"the two states of method {self.name!r} differ by {worst:.1e} of "
-                "their size, so the solution is wrong: they come apart where the "
-                f"equation contracts, in steps longer than {self.reach:.1g} over its "
-                f"rate; lower coupling={self.coupling:g}, shorten the steps, or use "
-                f"method {self.base!r} with adjoint=Recompute()",
-                stacklevel=4,
-            )
 
     def parted(self, y: Tensor, z: Tensor, moved: Tensor) -> Tensor:
         """y0 of y1, z0 and Psi(h; t0, z0)."""

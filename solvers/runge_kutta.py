@@ -59,6 +59,10 @@ class ExplicitRungeKutta:
         return len(self.tableau.extra_c)
 
     @property
+    def if_apart(self) -> str | None:
+        return None
+
+    @property
     def start_evaluations(self) -> int:
         return 1 if self.tableau.fsal else 0
 

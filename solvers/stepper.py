@@ -51,6 +51,11 @@ class Stepper(Protocol):
         """Vector-field calls more for a step that is read inside."""
 
     @property
+    def if_apart(self) -> str | None:
+        """What parts the state from a second one, which is the last of its carry, and
+        what helps then: words for a warning. None without a second state."""
+
+    @property
     def start_evaluations(self) -> int:
         """Vector-field calls before the first step."""
 

@@ -39,6 +39,7 @@ class SemiImplicitEuler:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     noise: float = 0.0
     extra_evaluations: int = 0
+    if_apart: str | None = None
     start_evaluations: int = 0
 
     def evaluations(self, steps: Tensor) -> Tensor:
@@ -94,6 +95,7 @@ class Leapfrog:
     gains: tuple[float, float, float] = (0.0, 1.0, 0.0)
     noise: float = 0.0
     extra_evaluations: int = 0
+    if_apart: str | None = None
     start_evaluations: int = 1
 
     def evaluations(self, steps: Tensor) -> Tensor:

@@ -9,17 +9,16 @@ what the functions hold on to.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from nde.solvers.reachable import leaves_of
 
 
 class _Watch(TorchFunctionMode):
@@ -125,7 +124,7 @@ def captured_tensors(
     nodes, leaves = _ancestry(watch.found)
     reached = [
         tensor
-        for tensor in _reachable(functions)
+        for tensor in leaves_of(functions)
         if id(tensor) not in seen and id(tensor) not in leaves
     ]
     entangled = any(
@@ -167,76 +166,3 @@ def stray_leaf(
     with watch:
         result = call()
     return result, next((found for found in watch.found if found.is_leaf), None)
-
-
-# Objects looked at in search of tensors: a guard against caches and data sets.
-_LOOKS = 10_000
-
-# What every module has: hooks, and its parts, which are walked through anyway.
-_OF_MODULES = vars(nn.Module()).keys()
-
-_PLAIN = (str, bytes, int, float, complex, bool, type(None), type, ModuleType)
-
-
-def _reachable(roots: Sequence[object]) -> list[Tensor]:
-    """Leaves requiring grad in closures, defaults, attributes and containers.
-
-    Globals count where a function names them. Modules give their parameters.
-    """
-    found: dict[int, Tensor] = {}
-    seen: dict[int, object] = {}
-    queue: deque[object] = deque(roots)
-    while queue and len(seen) < _LOOKS:
-        value = queue.popleft()
-        if isinstance(value, _PLAIN) or id(value) in seen:
-            continue
-        seen[id(value)] = value
-        if isinstance(value, Tensor):
-            if value.requires_grad and value.is_leaf:
-                found[id(value)] = value
-        elif isinstance(value, nn.Module):
-            for part in value.modules():
-                seen[id(part)] = part
-                queue.extend(part.parameters(recurse=False))
-                own = vars(part)
-                queue.extend(own[name] for name in own.keys() - _OF_MODULES)
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            queue.extend(value)
-        elif isinstance(value, Mapping):
-            queue.extend(value.values())
-        elif isinstance(value, MethodType):
-            queue.extend((value.__self__, value.__func__))
-        elif isinstance(value, partial):
-            queue.extend((value.func, value.args, value.keywords))
-        elif isinstance(value, FunctionType):
-            queue.extend(_parts(value))
-        else:
-            queue.extend(_attributes(value))
-    return list(found.values())
-
-
-def _attributes(value: object) -> Iterator[object]:
-    """What an object of some class holds."""
-    yield getattr(value, "__dict__", None)
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            yield getattr(value, name, None)
-    # What calling it runs may name globals.
-    yield type(value).__dict__.get("__call__")
-
-
-def _parts(function: FunctionType) -> Iterator[object]:
-    """What a function holds on to."""
-    yield function.__defaults__
-    yield function.__kwdefaults__
-    for cell in function.__closure__ or ():
-        # A cell is empty until its variable is bound.
-        with suppress(ValueError):
-            yield cell.cell_contents
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        codes.extend(part for part in code.co_consts if isinstance(part, CodeType))
-        for name in code.co_names:
-            yield function.__globals__.get(name)

@@ -66,7 +66,12 @@ def unflattened(term: BoundSDE, flat: Tensor) -> Tensor:
 def _reversible_heun(
     term: BoundSDE, t: Step, y: Tensor, inc: Increment, carry: tuple[Tensor, ...]
 ) -> StepOut:
-    """Heun's method about a second state that leaps over the first."""
+    """Heun's method about a second state that leaps over the first.
+
+    The estimate e of the error is what the step adds to their distance: this was
+    d = y - z and becomes e - d. So no step, however short, makes it smaller than it is,
+    and steps cannot be judged by it.
+    """
     assert inc.w is not None
     h, w = inc.dt, inc.w
     f0, flat, twin = carry
@@ -119,5 +124,10 @@ REVERSIBLE_HEUN = StochasticMethod(
     error_order=1.0,
     reads_between=False,
     first=_twin,
+    if_apart=(
+        "where the equation contracts they come apart as fast, in steps of any length; "
+        "use method 'heun' with adjoint=Recompute(), or solve shorter intervals; lower "
+        "tolerances or shorter steps only make them part later"
+    ),
     start_evaluations=1,
 )

@@ -51,7 +51,7 @@ class StochasticMethod:
     where steps are adapted, if its error estimate is another there, at a call of the
     drift more, for the noises in `adapting_noises`. `reads_between`: whether a
     shorter step from the same state reads the path inside of one; not where steps carry
-    a second state.
+    a second state, of which `if_apart` tells what parts it from the first.
     """
 
     name: str
@@ -71,6 +71,7 @@ class StochasticMethod:
     has_stiffness: bool = False
     stability: float | None = None
     first: Start | None = None
+    if_apart: str | None = None
     start_evaluations: int = 0
     gains: tuple[float, float, float] = (0.1, 0.3, 0.0)
     has_interpolant: bool = False

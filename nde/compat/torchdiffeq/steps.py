@@ -50,6 +50,10 @@ class OnGrid:
         return self.inner.gains
 
     @property
+    def if_apart(self) -> str | None:
+        return self.inner.if_apart
+
+    @property
     def start_evaluations(self) -> int:
         return self.inner.start_evaluations
 
