@@ -154,8 +154,10 @@ class StageStack:
 
     def append(self, k: Tensor) -> None:
         flat = k.reshape(-1)
+        if self._rest:
+            flat = torch.nn.functional.pad(flat, (0, self._rest))
         self._k.append(k)
-        self._flat.append(torch.nn.functional.pad(flat, (0, self._rest)))
+        self._flat.append(flat)
         self._stacked = None
 
     def input(self, y: Tensor, h: Step, stage: int) -> Tensor:

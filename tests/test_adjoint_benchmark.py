@@ -1,4 +1,4 @@
-"""The benchmark of adjoints: its rows, and that they differentiate the same loss."""
+"""The benchmarks of adjoints: their rows, and that all differentiate the same loss."""
 
 import importlib
 import sys
@@ -21,3 +21,16 @@ def test_a_short_run(name: str) -> None:
     peaks = {row[2]: float(row[6]) for row in rows}
     assert all(0 < peak for peak in peaks.values())
     assert peaks["Reversible"] < peaks["Direct, reversible"]
+
+
+def test_training_steps_beside_torchdiffeq() -> None:
+    pytest.importorskip("torchdiffeq")
+    script = importlib.import_module("compat_gradients")
+    rows = script.rows(1, [1e-4], [(2, 8, 3)])
+    assert len(rows) == 4
+    for row in rows:
+        assert len(row) == len(script.HEAD)
+        cells = dict(zip(script.HEAD, row, strict=True))
+        assert float(cells["error, nde"]) < 1e-4
+        assert float(cells["error, torchdiffeq"]) < 1e-2
+        assert int(cells["calls, nde"]) <= int(cells["calls, torchdiffeq"])

@@ -28,6 +28,7 @@ from nde.solvers.adjoint.forward import evaluations, find_steps, start
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.march import Place, faced, first_place, walked
 from nde.solvers.problem import Problem
+from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.tape import Tape
 
@@ -100,6 +101,14 @@ class _Replay:
     carry: tuple[Tensor, ...]
     states: Remembered
 
+    def without_estimates(self) -> _Replay:
+        """The same of steps whose error and stiffness nobody asks for."""
+        stepper = self.problem.stepper
+        if not isinstance(stepper, ExplicitRungeKutta):
+            return self
+        bare = replace(stepper, tableau=stepper.tableau.bare)
+        return replace(self, problem=replace(self.problem, stepper=bare))
+
     def back(self, visit: Callable[[int, Tensor, tuple[Tensor, ...]], None]) -> None:
         """Visit every step with what it sets out from, last step first."""
         plan, tape = self.plan, self.tape
@@ -148,6 +157,8 @@ class _Recompute(torch.autograd.Function):
         totals: list[Tensor | None] = [None] * len(replay.captured.tensors)
         last = tape.slots.numel()
         looks = looks_at(replay.plan.steps, replay.captured)
+        if g_error is None and g_stiffness is None:
+            replay = replay.without_estimates()
 
         def visit(j: int, y: Tensor, carry: tuple[Tensor, ...]) -> None:
             nonlocal y_grad, carry_grad, last
