@@ -249,7 +249,7 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         with torch.no_grad():
             carry = start(problem)
         wanted = tuple(p for p in named if p.requires_grad)
-        captured = Captured(wanted, chosen=True)
+        captured = Captured(wanted, chosen=True, used=len(wanted))
     else:
         carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured.tensors):
