@@ -103,9 +103,16 @@ def checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
     for number, event in enumerate(events):
         if not isinstance(event, Event):
             raise TypeError(f"events[{number}] must be Event(...), got {event!r}")
-    if events and not stepper.has_interpolant:
+    if events and isinstance(stepper, StochasticMethod):
         raise ValueError(
-            f"events are located on interpolants, and method {stepper.name!r} has none"
+            "events are for an ODETerm: a path of an SDETerm may cross zero any number "
+            "of times within a step; read it at closer ts, and look for signs there"
+        )
+    if events and not stepper.has_interpolant:
+        base = stepper.base if isinstance(stepper, McCallumFoster) else "tsit5"
+        raise ValueError(
+            f"events are located on interpolants, and method {stepper.name!r} has "
+            f"none; use method {base!r} with adjoint=Recompute() or Direct()"
         )
     return tuple(events)
 

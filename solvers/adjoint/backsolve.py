@@ -137,23 +137,30 @@ class Backsolve:
     ) -> tuple[ExplicitRungeKutta, Controller]:
         """Method and controller of an ODE's way back; TypeError or ValueError."""
         method: object = stepper if self.method is None else self.method
-        if not hasattr(method, "step"):
-            method = method_named(method, ODE_METHODS, "an ODETerm")
+        own = controller if self.controller is None else self.controller
+        if isinstance(method, str) and method in ODE_METHODS:
+            method = ODE_METHODS[method]
+        elif not hasattr(method, "step"):
+            # Only what is not refused below either.
+            fits: dict[str, Stepper] = {
+                name: known
+                for name, known in ODE_METHODS.items()
+                if isinstance(known, ExplicitRungeKutta)
+                and not (isinstance(own, PID) and known.error_order is None)
+            }
+            method = method_named(method, fits, "the way back of Backsolve")
         if not isinstance(method, ExplicitRungeKutta):
             shown = getattr(method, "name", method)
             raise ValueError(
                 "adjoint=Backsolve() goes back by an explicit Runge-Kutta method, got "
                 f"{shown!r}; name one, as in Backsolve(method='tsit5')"
             )
-        own = self.controller
-        if own is None:
-            own = controller
-        elif not isinstance(own, (PID, FixedSteps, StepTo)):
+        if not isinstance(own, (PID, FixedSteps, StepTo)):
             raise TypeError(
                 "the controller of adjoint=Backsolve(controller=...) must be PID(...), "
                 f"FixedSteps(step) or StepTo(times), got {own!r}"
             )
-        elif own.jump_t is None:
+        if own.jump_t is None:
             own = replace(own, jump_t=controller.jump_t)
         if isinstance(own, PID):
             if method.error_order is None:
