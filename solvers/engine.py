@@ -271,12 +271,6 @@ def _run_transformed(
             "torch.func transforms and forward mode cannot look into; solve with "
             "adjoint=Direct() inside of them"
         )
-    if problem.watch is not None:
-        raise RuntimeError(
-            "events are located by looking at numbers, and their derivatives taken by "
-            "torch.autograd, which torch.func transforms and forward mode hide from; "
-            "solve with events outside of them"
-        )
     outcome = adjoint.run(problem, plan, start(problem), Captured())
     status = outcome.tape.status
     short = (status != Status.SUCCESS) & (status != Status.EVENT)
