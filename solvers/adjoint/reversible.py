@@ -32,11 +32,11 @@ class Reversible:
     For an ODE with method `McCallumFoster(base)`, an SDE with "reversible_heun". The
     forward pass keeps the outputs, the times of steps, Brownian increments and the last
     pair of states: of states, its memory does not grow with the number of steps, but
-    for the pairs of every so many steps that a coupling below 1 asks for (3,000 at
-    0.999, 28 at 0.9). The backward pass undoes the steps, last one first. It calls the
-    functions as often as the forward pass did for its accepted steps, and takes two
-    vector-Jacobian products for each step of an ODE, one of an SDE. Estimates of error
-    and stiffness have gradients too. No double backward.
+    for the pairs of every so many steps that a coupling below 1 asks for (28 at 0.9,
+    the default, 2,998 at 0.999). The backward pass undoes the steps, last one first. It
+    calls the functions as often as the forward pass did for its accepted steps, and
+    takes two vector-Jacobian products for each step of an ODE, one of an SDE. Estimates
+    of error and stiffness have gradients too. No double backward.
 
     Exact means exact for the states walked back to. They are those of the forward pass
     but for rounding, which grows where the equation contracts; one warning is given if
