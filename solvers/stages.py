@@ -197,13 +197,17 @@ class StageStack:
 
     def _sum(self, y: Tensor, h: Step, weights: Tensor) -> Tensor:
         if isinstance(h, float):
-            stages = self._stack()[: self._size]
+            stages = self._cut(self._stack())
             moved = torch.addmv(y.view(-1), stages, weights, alpha=h)
             return moved.view(self._shape)
         return torch.addcmul(y, h, self._weighted(weights))
 
     def _weighted(self, weights: Tensor) -> Tensor:
-        return torch.mv(self._stack(), weights)[: self._size].view(self._shape)
+        return self._cut(torch.mv(self._stack(), weights)).view(self._shape)
+
+    def _cut(self, padded: Tensor) -> Tensor:
+        # A view of everything would be one more node on the way back.
+        return padded[: self._size] if self._rest else padded
 
 
 def _padded(size: int) -> int:
