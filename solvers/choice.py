@@ -29,6 +29,7 @@ from nde.solvers.stepper import Stepper
 from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.tableaus import EXPLICIT
 from nde.solvers.term import ODETerm, SDETerm, Term
+from nde.solvers.transforms import transformed
 from nde.solvers.watch import Event
 
 
@@ -97,15 +98,31 @@ def check_restarts(stepper: Stepper, controller: Controller) -> None:
 
 
 def checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
-    """The events, where they are some. Raises TypeError or ValueError."""
+    """The events, where they are some.
+
+    Raises TypeError or ValueError; RuntimeError inside of transforms.
+    """
     if isinstance(events, Event) or not isinstance(events, Sequence):
         raise TypeError(f"events must be a list of Event(...), got {events!r}")
     for number, event in enumerate(events):
         if not isinstance(event, Event):
             raise TypeError(f"events[{number}] must be Event(...), got {event!r}")
-    if events and not stepper.has_interpolant:
+    if events and isinstance(stepper, StochasticMethod):
         raise ValueError(
-            f"events are located on interpolants, and method {stepper.name!r} has none"
+            "events are for an ODETerm: a path of an SDETerm may cross zero any number "
+            "of times within a step; read it at closer ts, and look for signs there"
+        )
+    if events and not stepper.has_interpolant:
+        base = stepper.base if isinstance(stepper, McCallumFoster) else "tsit5"
+        raise ValueError(
+            f"events are located on interpolants, and method {stepper.name!r} has "
+            f"none; use method {base!r} with adjoint=Recompute() or Direct()"
+        )
+    if events and transformed():
+        raise RuntimeError(
+            "events are located by looking at numbers, and their derivatives taken by "
+            "torch.autograd, which torch.func transforms and forward mode hide from; "
+            "solve with events outside of them"
         )
     return tuple(events)
 

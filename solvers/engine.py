@@ -245,7 +245,7 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         with torch.no_grad():
             carry = start(problem)
         wanted = tuple(p for p in named if p.requires_grad)
-        captured = Captured(wanted, chosen=True)
+        captured = Captured(wanted, chosen=True, used=len(wanted))
     else:
         carry, captured = _watched_start(problem)
     if not (problem.y0.requires_grad or captured.tensors):
@@ -266,12 +266,6 @@ def _run_transformed(
             f"adjoint={type(adjoint).__name__}() is a custom autograd function, which "
             "torch.func transforms and forward mode cannot look into; solve with "
             "adjoint=Direct() inside of them"
-        )
-    if problem.watch is not None:
-        raise RuntimeError(
-            "events are located by looking at numbers, and their derivatives taken by "
-            "torch.autograd, which torch.func transforms and forward mode hide from; "
-            "solve with events outside of them"
         )
     outcome = adjoint.run(problem, plan, start(problem), Captured())
     status = outcome.tape.status

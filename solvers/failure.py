@@ -10,6 +10,7 @@ from torch import Tensor
 from nde.solvers.bound import Bound, BoundSDE
 from nde.solvers.engine import Run
 from nde.solvers.reversible_pair import McCallumFoster
+from nde.solvers.tape import NOT_FINITE
 from nde.solvers.types import SolveError, Status
 
 CAUSE: Mapping[int, str] = {
@@ -111,13 +112,26 @@ def error_of(runs: tuple[Run, ...], status: Tensor) -> SolveError:
     return SolveError(
         f"{len(samples)} of {batch} samples did not reach the end (samples {shown}): "
         f"sample {first} stopped at t={times[0]:.6g}, |y|={size:.3g}, after "
-        f"{counts[0]} evaluations{step}, because {CAUSE[code]}. {fix}. With "
-        "throw=False the others are returned.",
+        f"{counts[0]} evaluations{step}, because {_cause(code, runs, row)}. {fix}. "
+        "With throw=False the others are returned.",
         status=code,
         samples=samples,
         times=times,
         evaluations=counts,
     )
+
+
+def _cause(code: Status, runs: tuple[Run, ...], row: int) -> str:
+    """Why a row ended; of events, which one."""
+    for run in runs if code == Status.NON_FINITE_EVENT else ():
+        channel, watch = run.outcome.tape.channel, run.problem.watch
+        if channel is None or watch is None or int(channel[row]) > NOT_FINITE:
+            continue
+        number = int(watch.event_of(NOT_FINITE - channel[row]))
+        condition = watch.events[number].condition
+        name = getattr(condition, "__name__", type(condition).__name__)
+        return f"the condition of event {number} ({name}) was not finite"
+    return CAUSE[code]
 
 
 def _last_step(runs: tuple[Run, ...], row: int) -> str:

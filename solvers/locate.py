@@ -18,7 +18,7 @@ from nde.solvers.dense import evaluate
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule, schedule
 from nde.solvers.stages import Stages
-from nde.solvers.tape import Tape
+from nde.solvers.tape import NOT_FINITE, Tape
 from nde.solvers.types import Increment, Status, StepOut
 from nde.solvers.watch import Watch
 
@@ -180,7 +180,7 @@ def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
         ),
         t_end=torch.where(seen, _arrival(problem, held.t + length), tape.t_end),
         status=torch.where(failed, int(Status.NON_FINITE_EVENT), status),
-        channel=torch.where(seen & finite, channel, none),
+        channel=torch.where(seen, _ended_by(channel, finite), none),
     )
 
 
@@ -188,8 +188,8 @@ def settle(problem: Problem, tape: Tape, held: Held) -> Tape:
 class Cut:
     """A plan whose rows rest after their first event.
 
-    Per row: the `channel` of it, -1 where a row meets none; the `status`, `SUCCESS`
-    there; and when it was met.
+    Per row: the `channel` of it, as a tape has it; the `status`, `SUCCESS` where a row
+    meets none; and when it was met.
     """
 
     plan: Schedule
@@ -231,7 +231,7 @@ def cut_at_events(problem: Problem, plan: Schedule, carry: tuple[Tensor, ...]) -
     met = torch.where(finite, int(Status.EVENT), int(Status.NON_FINITE_EVENT))
     return Cut(
         plan=schedule(t[:most], h[:most], None, fresh=fresh),
-        channel=torch.where(seen & finite, channel, -1),
+        channel=torch.where(seen, _ended_by(channel, finite), -1),
         status=torch.where(seen, met, int(Status.SUCCESS)),
         t_end=torch.where(seen, _arrival(problem, last), problem.t1),
     )
@@ -253,6 +253,11 @@ def evaluations(problem: Problem, tape: Tape, fixed: bool) -> Tensor:
         looked = looked + tape.accepted
     count = stepper.evaluations(again) + looked * stepper.extra_evaluations
     return count + stepper.start_evaluations if fixed else count
+
+
+def _ended_by(channel: Tensor, finite: Tensor) -> Tensor:
+    """Channels, set apart where it was no number that ended a row."""
+    return torch.where(finite, channel, NOT_FINITE - channel)
 
 
 def _arrival(problem: Problem, t: Tensor) -> Tensor:

@@ -70,7 +70,8 @@ def solve(
     Under `torch.autocast` the term's functions run in low precision and get and give
     float32; a y0 in low precision becomes float32. Inside of `torch.func` transforms
     and forward mode only `adjoint=Direct()` works, without events and derivatives in
-    ts; under `vmap` all members take the same steps, and a failure of one is an error.
+    ts; under `vmap` all members have the same times and take the same steps, and a
+    failure of one is an error.
 
     Args:
         term: `ODETerm` or `SDETerm`.

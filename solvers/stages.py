@@ -154,8 +154,10 @@ class StageStack:
 
     def append(self, k: Tensor) -> None:
         flat = k.reshape(-1)
+        if self._rest:
+            flat = torch.nn.functional.pad(flat, (0, self._rest))
         self._k.append(k)
-        self._flat.append(torch.nn.functional.pad(flat, (0, self._rest)))
+        self._flat.append(flat)
         self._stacked = None
 
     def input(self, y: Tensor, h: Step, stage: int) -> Tensor:
@@ -195,13 +197,17 @@ class StageStack:
 
     def _sum(self, y: Tensor, h: Step, weights: Tensor) -> Tensor:
         if isinstance(h, float):
-            stages = self._stack()[: self._size]
+            stages = self._cut(self._stack())
             moved = torch.addmv(y.view(-1), stages, weights, alpha=h)
             return moved.view(self._shape)
         return torch.addcmul(y, h, self._weighted(weights))
 
     def _weighted(self, weights: Tensor) -> Tensor:
-        return torch.mv(self._stack(), weights)[: self._size].view(self._shape)
+        return self._cut(torch.mv(self._stack(), weights)).view(self._shape)
+
+    def _cut(self, padded: Tensor) -> Tensor:
+        # A view of everything would be one more node on the way back.
+        return padded[: self._size] if self._rest else padded
 
 
 def _padded(size: int) -> int:

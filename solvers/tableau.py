@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import torch
@@ -88,6 +88,17 @@ class ButcherTableau:
     def noise(self) -> float:
         """How much the error estimate magnifies the rounding of the stages."""
         return math.fsum(map(abs, self.b_error or ()))
+
+    @cached_property
+    def bare(self) -> ButcherTableau:
+        """The same steps without estimates of error and stiffness."""
+        return replace(
+            self,
+            b_error=None,
+            error_order=None,
+            b_error_coarse=None,
+            stiffness_pair=None,
+        )
 
     @property
     def evaluations(self) -> int:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from nde.solvers.brownian import BrownianIncrement
 
+# What channels of events whose condition was not finite count down from.
+NOT_FINITE = -2
+
 
 @dataclass(frozen=True)
 class Tape:
@@ -25,7 +28,8 @@ class Tape:
     none did); where kept, the state `y (n, dim)` and the `carry` it started from, of
     entries whose step is a multiple of `spacing`. `polynomials (m, 1 + degree, dim)`
     belong to entries `slots (m,)`. Per row: the end state, its carry, the time reached,
-    counts and status, and `channel (rows,)` of the event that ended it, -1 without one.
+    counts and status, and `channel (rows,)` of the event that ended it, -1 without one,
+    `NOT_FINITE` less the channel of a condition that was no number.
     `common` if all rows share their times.
     """
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nde.solvers.term import Layout, SDETerm, Term
-from nde.solvers.transforms import has_tangent, transformed
+from nde.solvers.transforms import has_tangent, one_of_members, transformed
 from nde.solvers.types import time_dtype
 
 
@@ -61,6 +61,9 @@ def user_times(ts: object, mask: object, batch: int, term: Term) -> UserTimes:
             "ts carries derivatives of torch.func or of forward mode, which the solve "
             "would lose; take those in ts by torch.autograd, or pass ts.detach()"
         )
+    _check_common("ts", ts)
+    if isinstance(mask, Tensor):
+        _check_common("ts_mask", mask)
     if mask is None and bool((given := torch.isfinite(ts)).all()):
         return UserTimes(ts, _direction(ts.detach(), given, term))
     given = ~torch.isnan(ts)
@@ -96,6 +99,16 @@ def user_times(ts: object, mask: object, batch: int, term: Term) -> UserTimes:
         raise ValueError(f"ts has no time for sample {row}; give it at least one")
     table = _filled(ts, given)
     return UserTimes(table, _direction(table.detach(), given, term))
+
+
+def _check_common(name: str, value: Tensor) -> None:
+    """Raises ValueError for what members of a vmapped ensemble do not share."""
+    if one_of_members(value):
+        raise ValueError(
+            f"{name} is another one in each member of a vmap, but all members take the "
+            "same steps; give times per sample as (batch, T), or solve for the members "
+            "one by one"
+        )
 
 
 def _filled(ts: Tensor, given: Tensor) -> Tensor:
@@ -147,6 +160,7 @@ def read_times(t: Tensor, name: str, layout: Layout, t0: Tensor, t1: Tensor) -> 
     if not isinstance(t, Tensor) or not t.is_floating_point():
         kind = str(t.dtype) if isinstance(t, Tensor) else type(t).__name__
         raise TypeError(f"{name} must be a floating tensor, got {kind}")
+    _check_common(name, t)
     batch = layout.structure.batch
     if t.ndim not in (1, 2) or (t.ndim == 2 and t.shape[0] != batch):
         raise ValueError(

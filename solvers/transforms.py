@@ -61,6 +61,15 @@ def has_tangent(value: Tensor) -> bool:
     return forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
 
 
+def one_of_members(value: Tensor) -> bool:
+    """Whether each member of a vmapped ensemble has its own in a tensor."""
+    while is_functorch_wrapped_tensor(value):
+        if is_batchedtensor(value):
+            return True
+        value = get_unwrapped(value)
+    return False
+
+
 def in_vmap() -> bool:
     """Whether a level of vmap is on, whose members stand in one tensor."""
     levels = get_interpreter_stack() or ()

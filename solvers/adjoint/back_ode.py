@@ -17,10 +17,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint.backward import looks_at, vjp, watched
+from nde.solvers.adjoint.backward import looks_at, of_states, vjp, watched
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.forward import find_steps, start
 from nde.solvers.adjoint.marks import marks_of
+from nde.solvers.adjoint.node import Grads
 from nde.solvers.arithmetic import standing_in
 from nde.solvers.bound import BoundODE
 from nde.solvers.controller import PID, Controller, StepTo
@@ -49,21 +50,17 @@ class BackODE:
     controller: Controller
     tolerances: Tolerances
 
-    def solved(
-        self,
-        g_end: Tensor | None,
-        g_polynomials: Tensor | None,
-        totals: list[Tensor | None],
-    ) -> Tensor:
+    def back(self, grads: Grads, totals: list[Tensor | None]) -> Tensor:
         """The gradient in y0; those of captured tensors are added to `totals`."""
+        g_end, g_polynomials = of_states(grads)
         marks = marks_of(self.problem, self.tape, g_end, g_polynomials)
         # An infinite gradient is no state to step from.
         lost = ~torch.isfinite(marks.grads).all(dim=2).all(dim=1)
-        grads = torch.where(lost[:, None, None], 0.0, marks.grads)
+        added = torch.where(lost[:, None, None], 0.0, marks.grads)
         equation = _AdjointEquation(self, totals)
         intervals = marks.times.shape[1] - 1
         looks = looks_at(intervals, self.captured)
-        a, missed = grads[:, 0], []
+        a, missed = added[:, 0], []
         first: Tensor | None = None
         for k in range(intervals):
             begin, end = marks.times[:, k], marks.times[:, k + 1]
@@ -80,7 +77,7 @@ class BackODE:
                 found, a = z.tensor_split(2, dim=1)
                 known = torch.where(active.unsqueeze(1), marks.states[:, k + 1], found)
                 missed.append(self._missed(found, known))
-            a = a + grads[:, k + 1]
+            a = a + added[:, k + 1]
         _warn_of_drift(missed)
         if bool(lost.any()):
             a = torch.where(lost.unsqueeze(1), torch.nan, a)

@@ -8,8 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint.backward import ends, looks_at, vjp, watched
+from nde.solvers.adjoint.backward import ends, looks_at, of_states, vjp, watched
 from nde.solvers.adjoint.captured import Captured
+from nde.solvers.adjoint.node import Grads
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
 from nde.solvers.problem import Problem
@@ -27,13 +28,9 @@ class BackSDE:
     plan: Schedule
     captured: Captured
 
-    def solved(
-        self,
-        g_end: Tensor | None,
-        g_polynomials: Tensor | None,
-        totals: list[Tensor | None],
-    ) -> Tensor:
+    def back(self, grads: Grads, totals: list[Tensor | None]) -> Tensor:
         """The gradient in y0; those of captured tensors are added to `totals`."""
+        g_end, g_polynomials = of_states(grads)
         problem, tape, plan = self.problem, self.tape, self.plan
         a = torch.zeros_like(tape.y_end) if g_end is None else g_end
         if not plan.steps:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from nde.solvers.adjoint.back_ode import BackODE, tolerances_of
 from nde.solvers.adjoint.back_sde import BackSDE
-from nde.solvers.adjoint.backward import check_unchanged, ended_early, once
+from nde.solvers.adjoint.backward import ended_early
 from nde.solvers.adjoint.captured import Captured
-from nde.solvers.adjoint.forward import evaluations, find_steps
+from nde.solvers.adjoint.forward import find_steps
+from nde.solvers.adjoint.node import Node, outcome_of
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.adjoint.recompute import Recompute
 from nde.solvers.bound import BoundSDE
@@ -131,39 +130,37 @@ class Backsolve:
         else:
             steps = replay_of(tape) if plan is None else plan
             back = BackSDE(problem, tape, steps, captured)
-        y_end, polynomials, error, stiffness = _Backsolve.apply(  # type: ignore[no-untyped-call]
-            back, problem.y0, *captured.tensors
-        )
-        return Outcome(
-            tape=tape,
-            y_end=y_end,
-            polynomials=polynomials,
-            evaluations=evaluations(problem, tape),
-            graph=(error, stiffness),
-        )
+        return outcome_of(_Backsolve, back)
 
     def _way_back(
         self, stepper: Stepper, controller: Controller
     ) -> tuple[ExplicitRungeKutta, Controller]:
         """Method and controller of an ODE's way back; TypeError or ValueError."""
         method: object = stepper if self.method is None else self.method
-        if not hasattr(method, "step"):
-            method = method_named(method, ODE_METHODS, "an ODETerm")
+        own = controller if self.controller is None else self.controller
+        if isinstance(method, str) and method in ODE_METHODS:
+            method = ODE_METHODS[method]
+        elif not hasattr(method, "step"):
+            # Only what is not refused below either.
+            fits: dict[str, Stepper] = {
+                name: known
+                for name, known in ODE_METHODS.items()
+                if isinstance(known, ExplicitRungeKutta)
+                and not (isinstance(own, PID) and known.error_order is None)
+            }
+            method = method_named(method, fits, "the way back of Backsolve")
         if not isinstance(method, ExplicitRungeKutta):
             shown = getattr(method, "name", method)
             raise ValueError(
                 "adjoint=Backsolve() goes back by an explicit Runge-Kutta method, got "
                 f"{shown!r}; name one, as in Backsolve(method='tsit5')"
             )
-        own = self.controller
-        if own is None:
-            own = controller
-        elif not isinstance(own, (PID, FixedSteps, StepTo)):
+        if not isinstance(own, (PID, FixedSteps, StepTo)):
             raise TypeError(
                 "the controller of adjoint=Backsolve(controller=...) must be PID(...), "
                 f"FixedSteps(step) or StepTo(times), got {own!r}"
             )
-        elif own.jump_t is None:
+        if own.jump_t is None:
             own = replace(own, jump_t=controller.jump_t)
         if isinstance(own, PID):
             if method.error_order is None:
@@ -177,40 +174,5 @@ class Backsolve:
         return method, own
 
 
-class _Backsolve(torch.autograd.Function):
+class _Backsolve(Node):
     """The solve as one node of the graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, back: BackODE | BackSDE, *inputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        tape = back.tape
-        ctx.back = back
-        ctx.versions = [tensor._version for tensor in back.captured.tensors]
-        ctx.set_materialize_grads(False)
-        # Fresh tensors: an output that the node itself holds would never be freed.
-        return (
-            tape.y_end.clone(),
-            tape.polynomials.clone(),
-            tape.grid(tape.error),
-            tape.grid(tape.stiffness),
-        )
-
-    @staticmethod
-    @once
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        back: BackODE | BackSDE = ctx.back
-        g_end, g_polynomials, g_error, g_stiffness = grads
-        if g_error is not None or g_stiffness is not None:
-            raise RuntimeError(
-                "a gradient was asked of error or stiffness estimates, but "
-                "adjoint=Backsolve() solves the continuous adjoint equation, of which "
-                "statistics of the solver are no part; use adjoint=Recompute()"
-            )
-        totals: list[Tensor | None] = [None] * len(back.captured.tensors)
-        try:
-            a = back.solved(g_end, g_polynomials, totals)
-        finally:
-            # If it failed, then because of a change.
-            check_unchanged(back.captured, ctx.versions, totals)
-        return (None, a, *totals)

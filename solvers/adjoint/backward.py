@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from nde.solvers.adjoint.captured import Captured, stray_leaf
+from nde.solvers.adjoint.node import Grads
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 
@@ -17,44 +17,6 @@ Result = TypeVar("Result")
 
 # Of the interval: what may be missing at the end of a grid by rounding.
 _ROUNDING = 1e-9
-
-
-Backward = Callable[..., tuple[Tensor | None, ...]]
-
-
-def once(backward: Backward) -> Backward:
-    """A backward pass without derivatives of its own, which says so when asked."""
-
-    @wraps(backward)
-    def without_graph(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        asked = torch.is_grad_enabled()
-        with torch.no_grad():
-            results = backward(ctx, *grads)
-        if not asked:
-            return results
-        leaf = torch.zeros((), requires_grad=True)
-        return tuple(
-            None if result is None else _Final.apply(result, leaf.to(result.device))  # type: ignore[no-untyped-call]
-            for result in results
-        )
-
-    return without_graph
-
-
-class _Final(torch.autograd.Function):
-    """A gradient that cannot be differentiated again."""
-
-    @staticmethod
-    def forward(ctx: Any, grad: Tensor, leaf: Tensor) -> Tensor:
-        return grad.view_as(grad)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(
-            "a second derivative was asked of a solve whose backward pass records no "
-            "graph, as adjoint=Recompute() (the default), Reversible() and Backsolve() "
-            "do; solve with adjoint=Direct()"
-        )
 
 
 def vjp(
@@ -98,6 +60,18 @@ def _add(totals: list[Tensor | None], grads: Sequence[Tensor | None]) -> None:
             totals[index] = total
 
 
+def of_states(grads: Grads) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients in the end state and polynomials; RuntimeError if there are others."""
+    g_end, g_polynomials, g_error, g_stiffness = grads
+    if g_error is not None or g_stiffness is not None:
+        raise RuntimeError(
+            "a gradient was asked of error or stiffness estimates, but "
+            "adjoint=Backsolve() solves the continuous adjoint equation, of which "
+            "statistics of the solver are no part; use adjoint=Recompute()"
+        )
+    return g_end, g_polynomials
+
+
 def looks_at(steps: int, captured: Captured) -> set[int]:
     """Steps to watch for tensors that were not captured.
 
@@ -120,19 +94,6 @@ def watched(call: Callable[[], Result], problem: Problem, captured: Captured) ->
             "adjoint=Direct()"
         )
     return result
-
-
-def check_unchanged(
-    captured: Captured, versions: list[int], totals: list[Tensor | None]
-) -> None:
-    """RuntimeError if a tensor that got a gradient is not as it was in the solve."""
-    for tensor, version, total in zip(captured.tensors, versions, totals, strict=True):
-        if total is not None and tensor._version != version:
-            raise RuntimeError(
-                "a tensor that the term uses was changed in place between the solve "
-                "and its backward pass, which repeats the steps; call backward() "
-                "before the optimizer's step, or solve with adjoint=Direct()"
-            )
 
 
 def ended_early(problem: Problem, plan: Schedule) -> bool:

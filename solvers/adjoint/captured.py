@@ -68,12 +68,21 @@ class Captured:
 
     `entangled` if some were computed from others, so that a derivative with respect to
     these would run through the graph between them, and count twice. `chosen` if they
-    were named rather than found: others are to get no gradient.
+    were named rather than found: others are to get no gradient. The first `used` are
+    known to be used, or were named.
     """
 
     tensors: tuple[Tensor, ...] = ()
     entangled: bool = False
     chosen: bool = False
+    used: int = 0
+
+    def completed(self, totals: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Gradients, zero where none came to a tensor that is known to be used."""
+        return [
+            torch.zeros_like(tensor) if total is None and i < self.used else total
+            for i, (tensor, total) in enumerate(zip(self.tensors, totals, strict=True))
+        ]
 
     def replay(self) -> tuple[AbstractContextManager[object], tuple[Tensor, ...]]:
         """A context to call the term in, and what to differentiate with respect to."""
@@ -131,7 +140,8 @@ def captured_tensors(
         id(tensor) in leaves if tensor.is_leaf else tensor.grad_fn in nodes
         for tensor in watch.found
     )
-    return Captured((*watch.found, *reached), entangled)
+    tensors = (*watch.found, *reached)
+    return Captured(tensors, entangled, used=len(watch.found))
 
 
 def _ancestry(tensors: Sequence[Tensor]) -> tuple[set[Any], set[int]]:

@@ -23,7 +23,8 @@ class Direct:
     a rejected one dropped. Else adaptive steps are found first and then replayed with
     a graph. Memory grows with steps times stages; supports double backward, and
     `torch.func` transforms and forward mode around the solve, where step sizes are
-    constants too.
+    constants too. Call backward() outside of autocast regions, as torch advises: inside
+    it lowers the sums of the solve too, which other adjoints keep as they were.
     """
 
     def run(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nde.solvers.adjoint.backward import ends, looks_at, vjp, watched
 from nde.solvers.adjoint.forward import start
-from nde.solvers.adjoint.walk import Grads, Walk, among, missed
+from nde.solvers.adjoint.node import Grads
+from nde.solvers.adjoint.walk import Walk, among, missed
 from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
 from nde.solvers.stochastic.estimate import other_motion

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nde.solvers.adjoint.backward import ends, looks_at, vjp, watched
-from nde.solvers.adjoint.walk import Grads, Walk, among, missed
+from nde.solvers.adjoint.node import Grads
+from nde.solvers.adjoint.walk import Walk, among, missed
 from nde.solvers.arithmetic import clock, later
 from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.types import Increment, Step, StepOut

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nde.solvers.adjoint.backward import (
-    check_unchanged,
-    looks_at,
-    once,
-    vjp,
-    watched,
-)
+from nde.solvers.adjoint.backward import looks_at, vjp, watched
 from nde.solvers.adjoint.captured import Captured
 from nde.solvers.adjoint.checkpoints import (
     Remembered,
@@ -24,10 +17,12 @@ from nde.solvers.adjoint.checkpoints import (
     go_back,
     room,
 )
-from nde.solvers.adjoint.forward import evaluations, find_steps, start
+from nde.solvers.adjoint.forward import find_steps, start
+from nde.solvers.adjoint.node import Grads, Node, outcome_of
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.march import Place, faced, first_place, walked
 from nde.solvers.problem import Problem
+from nde.solvers.runge_kutta import ExplicitRungeKutta
 from nde.solvers.schedule import Schedule, replay_of
 from nde.solvers.tape import Tape
 
@@ -48,7 +43,9 @@ class Recompute:
     Gradients reach the initial state, `args`, and every tensor that the term's
     functions use in their first call or hold on to: in closures, defaults, attributes,
     containers, modules, and the globals they name. A tensor from elsewhere that only a
-    later call uses is refused where it is noticed.
+    later call uses is refused where it is noticed. What the first call uses, or
+    `parameters` name, gets zeros where it had no influence; what is only held on to,
+    and never used, gets none.
 
     Args:
         parameters: the only tensors besides y0 and ts that get gradients; None finds
@@ -79,16 +76,7 @@ class Recompute:
         steps = replay_of(tape) if plan is None else plan
         begun = tuple(part.detach().clone() for part in carry)
         replay = _Replay(problem, tape, steps, captured, begun, self.states)
-        y_end, polynomials, error, stiffness = _Recompute.apply(  # type: ignore[no-untyped-call]
-            replay, problem.y0, *captured.tensors
-        )
-        return Outcome(
-            tape=tape,
-            y_end=y_end,
-            polynomials=polynomials,
-            evaluations=evaluations(problem, tape),
-            graph=(error, stiffness),
-        )
+        return outcome_of(_Recompute, replay)
 
 
 @dataclass(frozen=True)
@@ -100,7 +88,47 @@ class _Replay:
     carry: tuple[Tensor, ...]
     states: Remembered
 
-    def back(self, visit: Callable[[int, Tensor, tuple[Tensor, ...]], None]) -> None:
+    def without_estimates(self) -> _Replay:
+        """The same of steps whose error and stiffness nobody asks for."""
+        stepper = self.problem.stepper
+        if not isinstance(stepper, ExplicitRungeKutta):
+            return self
+        bare = replace(stepper, tableau=stepper.tableau.bare)
+        return replace(self, problem=replace(self.problem, stepper=bare))
+
+    def back(self, grads: Grads, totals: list[Tensor | None]) -> Tensor:
+        """The gradient in y0; those of captured tensors are added to `totals`."""
+        g_end, g_polynomials, g_error, g_stiffness = grads
+        tape = self.tape
+        y_grad = torch.zeros_like(tape.y_end) if g_end is None else g_end
+        carry_grad = tuple(torch.zeros_like(part) for part in tape.carry_end)
+        last = tape.slots.numel()
+        looks = looks_at(self.plan.steps, self.captured)
+        bare = g_error is None and g_stiffness is None
+        replay = self.without_estimates() if bare else self
+
+        def visit(j: int, y: Tensor, carry: tuple[Tensor, ...]) -> None:
+            nonlocal y_grad, carry_grad, last
+            first = last - tape.slot_rows[j].numel()
+            extra = (
+                None if g_polynomials is None else g_polynomials[first:last],
+                None if g_error is None else g_error[j],
+                None if g_stiffness is None else g_stiffness[j],
+            )
+            last = first
+            step: Callable[[], _Pulled] = partial(
+                _step_vjp, replay, j, (y, carry), (y_grad, carry_grad), extra, totals
+            )
+            if j in looks:
+                step = partial(watched, step, self.problem, self.captured)
+            y_grad, carry_grad = step()
+
+        replay.visit(visit)
+        if carry_grad:
+            y_grad = _start_vjp(self, y_grad, carry_grad, totals)
+        return y_grad
+
+    def visit(self, visit: Callable[[int, Tensor, tuple[Tensor, ...]], None]) -> None:
         """Visit every step with what it sets out from, last step first."""
         plan, tape = self.plan, self.tape
         if self.states == "all":
@@ -120,56 +148,8 @@ class _Replay:
         go_back(plan.steps, first, places, partial(walked, problem, plan), meet)
 
 
-class _Recompute(torch.autograd.Function):
+class _Recompute(Node):
     """The solve as one node of the graph."""
-
-    @staticmethod
-    def forward(ctx: Any, replay: _Replay, *inputs: Tensor) -> tuple[Tensor, ...]:
-        tape = replay.tape
-        # Fresh tensors: an output that the node itself holds would never be freed.
-        ctx.replay = replay
-        ctx.versions = [tensor._version for tensor in replay.captured.tensors]
-        ctx.set_materialize_grads(False)
-        return (
-            tape.y_end.clone(),
-            tape.polynomials.clone(),
-            tape.grid(tape.error),
-            tape.grid(tape.stiffness),
-        )
-
-    @staticmethod
-    @once
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        replay: _Replay = ctx.replay
-        g_end, g_polynomials, g_error, g_stiffness = grads
-        tape = replay.tape
-        y_grad = torch.zeros_like(tape.y_end) if g_end is None else g_end
-        carry_grad = tuple(torch.zeros_like(part) for part in tape.carry_end)
-        totals: list[Tensor | None] = [None] * len(replay.captured.tensors)
-        last = tape.slots.numel()
-        looks = looks_at(replay.plan.steps, replay.captured)
-
-        def visit(j: int, y: Tensor, carry: tuple[Tensor, ...]) -> None:
-            nonlocal y_grad, carry_grad, last
-            first = last - tape.slot_rows[j].numel()
-            extra = (
-                None if g_polynomials is None else g_polynomials[first:last],
-                None if g_error is None else g_error[j],
-                None if g_stiffness is None else g_stiffness[j],
-            )
-            last = first
-            step: Callable[[], _Pulled] = partial(
-                _step_vjp, replay, j, (y, carry), (y_grad, carry_grad), extra, totals
-            )
-            if j in looks:
-                step = partial(watched, step, replay.problem, replay.captured)
-            y_grad, carry_grad = step()
-
-        replay.back(visit)
-        if carry_grad:
-            y_grad = _start_vjp(replay, y_grad, carry_grad, totals)
-        check_unchanged(replay.captured, ctx.versions, totals)
-        return (None, y_grad, *totals)
 
 
 # A state and carry, or the gradients in both.

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from nde.solvers.adjoint.backward import check_unchanged, ended_early, once
+from nde.solvers.adjoint.backward import ended_early
 from nde.solvers.adjoint.captured import Captured
-from nde.solvers.adjoint.forward import evaluations, find_steps
+from nde.solvers.adjoint.forward import find_steps
 from nde.solvers.adjoint.heun_back import back_along_heun
+from nde.solvers.adjoint.node import Node, outcome_of
 from nde.solvers.adjoint.outcome import Outcome
 from nde.solvers.adjoint.pair_back import back_along_pair
 from nde.solvers.adjoint.recompute import Recompute
-from nde.solvers.adjoint.walk import Grads, Walk
+from nde.solvers.adjoint.walk import Walk
 from nde.solvers.controller import Controller
 from nde.solvers.problem import Problem
 from nde.solvers.reversible_pair import McCallumFoster
@@ -26,9 +24,6 @@ from nde.solvers.stochastic.heun import REVERSIBLE_HEUN
 from nde.solvers.term import ODETerm, Term
 from nde.solvers.types import Status
 
-# (walk, gradients of the outputs, totals of captured tensors) to the gradient in y0.
-_WayBack = Callable[[Walk, Grads, list[Tensor | None]], Tensor]
-
 
 @dataclass(frozen=True)
 class Reversible:
@@ -37,11 +32,11 @@ class Reversible:
     For an ODE with method `McCallumFoster(base)`, an SDE with "reversible_heun". The
     forward pass keeps the outputs, the times of steps, Brownian increments and the last
     pair of states: of states, its memory does not grow with the number of steps, but
-    for the pairs of every so many steps that a coupling below 1 asks for (3,000 at
-    0.999, 28 at 0.9). The backward pass undoes the steps, last one first. It calls the
-    functions as often as the forward pass did for its accepted steps, and takes two
-    vector-Jacobian products for each step of an ODE, one of an SDE. Estimates of error
-    and stiffness have gradients too. No double backward.
+    for the pairs of every so many steps that a coupling below 1 asks for (28 at 0.9,
+    the default, 2,998 at 0.999). The backward pass undoes the steps, last one first. It
+    calls the functions as often as the forward pass did for its accepted steps, and
+    takes two vector-Jacobian products for each step of an ODE, one of an SDE. Estimates
+    of error and stiffness have gradients too. No double backward.
 
     Exact means exact for the states walked back to. They are those of the forward pass
     but for rounding, which grows where the equation contracts; one warning is given if
@@ -98,7 +93,12 @@ class Reversible:
         stored = Recompute(self.parameters)
         if plan is not None and ended_early(problem, plan):
             return stored.run(problem, plan, carry, captured)
-        back, spacing = _way(problem.stepper)
+        stepper = problem.stepper
+        along = back_along_heun
+        # After how many steps a stored pair is needed.
+        spacing: int | None = None
+        if isinstance(stepper, McCallumFoster):
+            along, spacing = back_along_pair, stepper.spacing
         sparse = replace(
             problem,
             keep=spacing is not None,
@@ -109,50 +109,10 @@ class Reversible:
         if plan is None and bool((tape.status != Status.SUCCESS).any()):
             return stored.run(problem, plan, carry, captured)
         steps = replay_of(tape) if plan is None else plan
-        walk = Walk(problem, tape, steps, captured)
-        y_end, polynomials, error, stiffness = _Reversible.apply(  # type: ignore[no-untyped-call]
-            walk, back, problem.y0, *captured.tensors
-        )
-        return Outcome(
-            tape=replace(tape, y=None, carry=(), spacing=1),
-            y_end=y_end,
-            polynomials=polynomials,
-            evaluations=evaluations(problem, tape),
-            graph=(error, stiffness),
-        )
+        walk = Walk(problem, tape, steps, captured, along)
+        outcome = outcome_of(_Reversible, walk)
+        return replace(outcome, tape=replace(tape, y=None, carry=(), spacing=1))
 
 
-def _way(stepper: Stepper) -> tuple[_WayBack, int | None]:
-    """The way back along a method, and after how many steps it needs a stored pair."""
-    if isinstance(stepper, McCallumFoster):
-        return back_along_pair, stepper.spacing
-    return back_along_heun, None
-
-
-class _Reversible(torch.autograd.Function):
+class _Reversible(Node):
     """The solve as one node of the graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, walk: Walk, back: _WayBack, *inputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        tape = walk.tape
-        ctx.walk, ctx.back = walk, back
-        ctx.versions = [tensor._version for tensor in walk.captured.tensors]
-        ctx.set_materialize_grads(False)
-        # Fresh tensors: an output that the node itself holds would never be freed.
-        return (
-            tape.y_end.clone(),
-            tape.polynomials.clone(),
-            tape.grid(tape.error),
-            tape.grid(tape.stiffness),
-        )
-
-    @staticmethod
-    @once
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        walk: Walk = ctx.walk
-        totals: list[Tensor | None] = [None] * len(walk.captured.tensors)
-        y_grad = ctx.back(walk, grads, totals)
-        check_unchanged(walk.captured, ctx.versions, totals)
-        return (None, None, y_grad, *totals)

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nde.solvers.adjoint.captured import Captured
+from nde.solvers.adjoint.node import Grads
 from nde.solvers.problem import Problem
 from nde.solvers.schedule import Schedule
 from nde.solvers.tape import Tape
 from nde.solvers.types import Increment, Step, StepOut
 
-# Gradients in the end state, polynomials, error and stiffness estimates of a solve.
-Grads = tuple[Tensor | None, ...]
-
 
 @dataclass(frozen=True)
 class Walk:
-    """A solve to be walked back: its steps and where they ended."""
+    """A solve to be walked back: its steps and where they ended.
+
+    `along` is the way back of its method; it takes the walk.
+    """
 
     problem: Problem
     tape: Tape
     plan: Schedule
     captured: Captured
+    along: Callable[[Walk, Grads, list[Tensor | None]], Tensor]
+
+    def back(self, grads: Grads, totals: list[Tensor | None]) -> Tensor:
+        """The gradient in y0; those of captured tensors are added to `totals`."""
+        return self.along(self, grads, totals)
 
     def observe(self, j: int, t: Step, y: Tensor, inc: Increment) -> None:
         """Tell the observer of a step that is repeated."""

@@ -270,3 +270,30 @@ def test_estimates_of_rows_at_rest_have_no_gradient(f64: KIND) -> None:
         )
         found.append(torch.autograd.grad(10 * sol.stats.stiffness.sum(), w))
     assert_same(*found, rtol=1e-10)
+
+
+@BATCHES
+@pytest.mark.parametrize("method", ["bosh3", "tsit5", "dop853"])
+def test_estimates_that_nobody_asks_for_change_nothing(
+    method: str, batch: str, f64: KIND
+) -> None:
+    """The backward pass then repeats steps without them: the same steps to the bit."""
+    net, y0 = TimedMLP(3, seed=1).to(**f64), normal((5, 3), 0, **f64)
+    ts = torch.tensor([0.0, 0.5, 1.4], **f64)
+
+    def loss(weight: float | None) -> Callable[[Tensor, nn.Module], Tensor]:
+        def of(y: Tensor, f: nn.Module) -> Tensor:
+            sol = solve(
+                ODETerm(f), y, ts, method=method, controller=ADAPTIVE, batch=batch
+            )
+            value = sol.ys.square().sum()
+            if weight is None:
+                return value
+            error = sol.stats.error_estimate[sol.stats.valid]
+            return value + weight * error.sum()
+
+        return of
+
+    without, zero, one = (gradients(loss(w), y0, net) for w in (None, 0.0, 1.0))
+    assert_same(without, zero, rtol=1e-14)
+    assert all(bool((x - y).any()) for x, y in zip(without, one, strict=True))

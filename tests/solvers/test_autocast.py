@@ -17,6 +17,7 @@ from nde.solvers import (
     Backsolve,
     Direct,
     FixedSteps,
+    McCallumFoster,
     ODETerm,
     Recompute,
     Reversible,
@@ -57,14 +58,14 @@ class Fields(nn.Module):
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         return 0.3 * self.drift(t, y).tanh()
 
-    def solve(self, kind: str, adjoint: Any, y0: Tensor) -> Solution:
+    def solve(self, kind: str, adjoint: Any, y0: Tensor, **options: Any) -> Solution:
         term = (
             SDETerm(self.drift, self.diffusion, interpretation="stratonovich")
             if kind == "sde"
             else ODETerm(self.drift)
         )
         ts = torch.linspace(0, 1, 4, device=y0.device)
-        return solve(term, y0, ts, adjoint=adjoint, **KINDS[kind])
+        return solve(term, y0, ts, adjoint=adjoint, **(KINDS[kind] | options))
 
 
 def start(device: torch.device) -> Tensor:
@@ -110,6 +111,47 @@ def test_recompute_repeats_what_was_computed(kind: str, device: torch.device) ->
         return list(torch.autograd.grad(loss, [y0, *fields.parameters()]))
 
     assert_same(gradients(Recompute()), gradients(Direct()), rtol=1e-4)
+
+
+PAIR: dict[str, Any] = {
+    "method": McCallumFoster("midpoint"),
+    "controller": FixedSteps(0.125),
+}
+
+
+@pytest.mark.parametrize("ahead", [True, False], ids=["region", "none"])
+@pytest.mark.parametrize(
+    ("kind", "adjoint", "options"),
+    [
+        *(
+            (kind, adjoint, {})
+            for kind in KINDS
+            for adjoint in (Recompute(), Recompute(states="sqrt"), Backsolve())
+        ),
+        ("fixed", Reversible(), PAIR),
+        ("sde", Reversible(), {}),
+    ],
+)
+def test_backward_inside_of_a_region(
+    kind: str, adjoint: Any, options: dict[str, Any], ahead: bool, device: torch.device
+) -> None:
+    """It gives the bits that it gives outside, whatever region the solve ran in."""
+    fields = Fields(device)
+
+    def gradients(region: bool) -> list[Tensor]:
+        y0 = start(device).requires_grad_()
+        with torch.autocast(device.type, dtype=LOW, enabled=ahead):
+            ys = fields.solve(kind, adjoint, y0, **options).ys
+        fields.seen.clear()
+        with torch.autocast(device.type, dtype=LOW, enabled=region):
+            found = torch.autograd.grad(
+                ys, [y0, *fields.parameters()], torch.ones_like(ys)
+            )
+        assert fields.seen == {LOW if ahead else torch.float32}
+        return list(found)
+
+    for inside, outside in zip(gradients(True), gradients(False), strict=True):
+        assert bool(outside.any()) and torch.equal(inside, outside)
 
 
 def test_sums_of_a_solve_are_not_lowered(device: torch.device) -> None:

@@ -6,6 +6,7 @@ Direct is ordinary autograd, which misses nothing, so it serves as the reference
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,18 @@ import torch
 from problems import KIND, Field, TimedMLP, column, normal
 from torch import Tensor, nn
 
-from nde.solvers import PID, Direct, FixedSteps, ODETerm, Recompute, SDETerm, solve
+from nde.solvers import (
+    PID,
+    Backsolve,
+    Direct,
+    FixedSteps,
+    McCallumFoster,
+    ODETerm,
+    Recompute,
+    Reversible,
+    SDETerm,
+    solve,
+)
 
 Make = Callable[[Tensor, nn.Module], Field]
 
@@ -166,6 +178,43 @@ def test_parameters_that_the_first_call_leaves_out(f64: KIND) -> None:
         found.append(torch.autograd.grad(loss, list(model.late.parameters())))
     for x, y in zip(*found, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-14)
+
+
+WAYS_BACK = {
+    "recompute": (Recompute, "tsit5"),
+    "sqrt": (partial(Recompute, states="sqrt"), "tsit5"),
+    "reversible": (Reversible, McCallumFoster("tsit5")),
+    "backsolve": (Backsolve, "tsit5"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_BACK)
+@pytest.mark.parametrize("asked", ["end", "start"])
+def test_tensors_without_influence(way: str, asked: str, f64: KIND) -> None:
+    """Zeros for what is used or named, nothing for what is only at hand."""
+    make, method = WAYS_BACK[way]
+
+    def gradients(named: bool) -> list[Tensor | None]:
+        used, hidden, idle = (torch.ones((), **f64).requires_grad_() for _ in range(3))
+        held = [used, hidden, idle]
+
+        def field(t: Tensor, y: Tensor) -> Tensor:
+            return -held[0] * y + (held[1] * y).detach()
+
+        adjoint = make(parameters=(used, hidden, idle) if named else None)
+        y0 = torch.full((2, 1), 2.0, **f64).requires_grad_()
+        ts = torch.tensor([0.0, 1.0], **f64)
+        sol = solve(ODETerm(field), y0, ts, method=method, adjoint=adjoint)
+        loss = sol.ys[:, -1 if asked == "end" else 0].sum()
+        return list(torch.autograd.grad(loss, (y0, *held), allow_unused=True))
+
+    for named in (False, True):
+        in_y0, in_used, in_hidden, in_idle = gradients(named)
+        assert in_y0 is not None and bool((in_y0 > 0.0).all())
+        assert in_used is not None and bool(in_used) == (asked == "end")
+        assert in_hidden is not None and float(in_hidden) == 0.0
+        assert (in_idle is not None) == named
+        assert in_idle is None or float(in_idle) == 0.0
 
 
 def test_diffusions_are_watched_too(f64: KIND) -> None:

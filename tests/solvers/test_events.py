@@ -290,8 +290,10 @@ def test_a_condition_that_is_no_number(
     controller: object, batch: int, f64: KIND
 ) -> None:
     y0 = torch.tensor([[0.0], [-1.0], [-9.0]], **f64)[:batch]
-    arguments = {"controller": controller, "events": [Event(log_of)]}
-    with pytest.raises(SolveError, match="condition of an event") as caught:
+    far = Event(lambda t, y: y[:, 0] - 99.0)
+    arguments = {"controller": controller, "events": [far, Event(log_of)]}
+    message = r"the condition of event 1 \(log_of\) was not finite"
+    with pytest.raises(SolveError, match=message) as caught:
         solve(ODETerm(grow), y0, span(3.0, **f64), **arguments)
     assert caught.value.status == Status.NON_FINITE_EVENT
     assert caught.value.samples == (0, 1)[:batch]
@@ -300,6 +302,18 @@ def test_a_condition_that_is_no_number(
     assert sol.status.tolist() == [bad, bad, Status.SUCCESS][:batch]
     close(sol.final[:2, 0], [1.0, 1.0][:batch])
     assert (sol.events.count == 0).all() and torch.isnan(sol.events.time).all()
+
+
+def test_the_condition_that_is_no_number_is_named_in_later_runs(f64: KIND) -> None:
+    """After a reset, and where the batch has one time and an event each sample."""
+    y0, ts = torch.tensor([[0.0], [-0.5]], **f64), span(3.0, **f64)
+    back = Event(lambda t, y: y[:, 0] - 0.5, reset=lambda t, y: y + 0.1)
+    message = r"sample 0 .* the condition of event 1 \(log_of\) was not finite"
+    with pytest.raises(SolveError, match=message):
+        solve(ODETerm(grow), y0, ts, events=[back, Event(log_of)])
+    far = Event(lambda t, y: y[:, 0] - 99.0)
+    with pytest.raises(SolveError, match=r"event 1 \(log_of\) was not finite"):
+        solve(ODETerm(grow), y0, ts, events=[far, Event(log_of)], batch="shared")
 
 
 def test_a_root_before_the_condition_stops_being_a_number(f64: KIND) -> None:

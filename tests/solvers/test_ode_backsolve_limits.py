@@ -299,7 +299,19 @@ REFUSED = {
         {},
         Backsolve(method="tsit6"),
         ValueError,
-        r"method 'tsit6' is not known for an ODETerm; did you mean 'tsit5'",
+        r"'tsit6' is not known for the way back of Backsolve; did you mean 'tsit5'",
+    ),
+    "an unknown method, where others would be refused": (
+        {},
+        Backsolve(method="adams"),
+        ValueError,
+        r"'adams' is not known .*\(methods: (?!.*(adams|verlet|rk4|midpoint)).*dopri5",
+    ),
+    "an unknown method on a grid": (
+        {},
+        Backsolve(method="adams", controller=FixedSteps(0.1)),
+        ValueError,
+        r"'adams' is not known .*\(methods: (?!.*(adams|verlet)).*rk4",
     ),
     "no controller": (
         {},

@@ -255,7 +255,8 @@ REFUSED = {
     ),
     "an event": (
         {"events": [Event(lambda t, y: y[:, 0])]},
-        r"events are located on interpolants, and method 'mccallum_foster\(tsit5\)'",
+        r"interpolants, and method 'mccallum_foster\(tsit5\)' has none; use method "
+        r"'tsit5' with adjoint=Recompute\(\)",
     ),
     "dense": ({"dense": True}, r"dense=True .*'mccallum_foster\(tsit5\)' has no way"),
     "no estimate": (

@@ -222,16 +222,25 @@ def test_other_adjoints_refuse(adjoint: Any, f64: KIND) -> None:
         vmap(ys, randomness="same")(problem.y0.expand(2, 3, 2))
 
 
-def test_derivatives_in_times_are_refused(f64: KIND) -> None:
+@pytest.mark.parametrize("controller", [TIGHT, FIXED], ids=["pid", "fixed"])
+def test_derivatives_in_times_are_refused(controller: Any, f64: KIND) -> None:
     y0, ts = torch.ones(2, 1, **f64), torch.tensor([0.0, 1.0], **f64)
 
-    def final(ts: Tensor) -> Tensor:
-        return solve(ODETerm(lambda t, y: -y), y0, ts, adjoint=Direct()).final.sum()
+    def final(ts: Tensor, **more: Any) -> Tensor:
+        options = {"controller": controller, "adjoint": Direct(), **more}
+        return solve(ODETerm(lambda t, y: -y), y0, ts, **options).final.sum()
 
     with pytest.raises(ValueError, match="ts carries derivatives"):
         jvp(final, (ts,), (torch.ones_like(ts),))
     with pytest.raises(ValueError, match="ts carries derivatives"):
         grad(final)(ts)
+    with pytest.raises(ValueError, match="ts is another one in each member .*batch, T"):
+        vmap(final)(torch.stack([ts, 2.0 * ts]))
+    with pytest.raises(ValueError, match="probe_times is another one in each member"):
+        vmap(lambda t: final(ts, probe_times=t))(torch.full((2, 1), 0.5, **f64))
+    with pytest.raises(ValueError, match="ts_mask is another one in each member"):
+        both = torch.ones(3, 2, 2, dtype=torch.bool, device=ts.device)
+        vmap(lambda mask: final(ts.expand(2, 2), ts_mask=mask))(both)
 
 
 @pytest.mark.parametrize("kind", ["rk4", "tsit5"])
@@ -243,15 +252,21 @@ def test_a_member_that_fails(kind: str, factor: float, f64: KIND) -> None:
         vmap(lambda w: problem.solve(w, problem.y0).ys)(stacked)
 
 
-def test_events_are_refused(f64: KIND) -> None:
+@pytest.mark.parametrize("reset", [None, lambda t, y: y + 1.0], ids=["ends", "resets"])
+@pytest.mark.parametrize("controller", [TIGHT, FIXED], ids=["pid", "fixed"])
+def test_events_are_refused(controller: Any, reset: Any, f64: KIND) -> None:
     y0, ts = torch.tensor([[1.0], [2.0]], **f64), torch.tensor([0.0, 9.0], **f64)
 
     def time(y0: Tensor) -> Tensor:
+        options = {"controller": controller, "adjoint": Direct()}
+        event = Event(lambda t, y: y[:, 0], reset=reset)
         falls = ODETerm(lambda t, y: -torch.ones_like(y))
-        event = Event(lambda t, y: y[:, 0])
-        return solve(falls, y0, ts, events=[event], adjoint=Direct()).events.time.sum()
+        return solve(falls, y0, ts, events=[event], **options).events.time.sum()
 
+    assert time(y0) > 0.0
     with pytest.raises(RuntimeError, match="events .* torch.func"):
         grad(time)(y0)
+    with pytest.raises(RuntimeError, match="events .* torch.func"):
+        jvp(time, (y0,), (y0,))
     with pytest.raises(RuntimeError, match="events .* torch.func"):
         vmap(time)(y0.expand(3, 2, 1))
