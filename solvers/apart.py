@@ -11,7 +11,8 @@ from nde.solvers.arithmetic import clock
 from nde.solvers.bound import BoundSDE
 from nde.solvers.brownian.increment import BrownianIncrement
 from nde.solvers.problem import Problem
-from nde.solvers.stochastic.estimate import generic, root
+from nde.solvers.stochastic.estimate import generic
+from nde.solvers.stochastic.method import root
 from nde.solvers.tape import Tape
 from nde.solvers.transforms import in_every_member, worst_member
 from nde.solvers.types import Increment, Status, Step
