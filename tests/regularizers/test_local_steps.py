@@ -124,7 +124,7 @@ def test_biased_draws_are_uniform_over_the_steps(f64: KIND) -> None:
     sol = solved(net, y0, f64)
     torch.manual_seed(0)
     options = LocalSampling(sampling="biased", draws=1500)
-    error, _, h = options.steps(sol, None, None)
+    error, _, h, _ = options.steps(sol, None, None)
     values = (error * h).detach()  # (1500, 6)
     stats = sol.stats
     each = (stats.error_estimate * stats.step).detach()
