@@ -61,7 +61,7 @@ class StepRecorder(nn.Module):
     def callback_accept_step(self, t0: Tensor, y0: State, dt: Tensor) -> None:
         """Keep a step."""
         y = map_tensors(lambda leaf: leaf.detach().clone(), y0)
-        self._steps.append(TakenStep(float(t0), float(dt), y))
+        self._steps.append(TakenStep(float(t0.detach()), float(dt.detach()), y))
 
     def take(self) -> list[TakenStep]:
         """The steps since the last call, first to last."""
