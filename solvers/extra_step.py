@@ -62,10 +62,10 @@ def whole_step(run: Run, t: Tensor) -> Tensor:
 def kept_step(run: Run, number: Tensor) -> tuple[Tensor, Tensor, State] | None:
     """User time, length and state where accepted steps `number (rows,)` began.
 
-    None if the solve kept no states, or not all.
+    None if the solve kept no states.
     """
     tape, layout = run.outcome.tape, run.layout
-    if tape.y is None or tape.steps == 0 or tape.spacing > 1:
+    if tape.y is None or tape.steps == 0:
         return None
     entry = tape.index.gather(0, number.unsqueeze(0)).squeeze(0)
     # A row without such a step rests where it ended.
