@@ -94,10 +94,15 @@ def warn_of_rounding(solution: Solution) -> None:
     if not bool(share > _SHARE):
         return
     name = str(dtype).removeprefix("torch.")
+    instead = (
+        "solve with a float64 state"
+        if dtype == problem.y0.dtype
+        else "solve outside of torch.autocast"
+    )
     warnings.warn(
         f"about {min(float(share), 1.0):.0%} of the error estimates to regularize "
         f"({float(least):.1e} of the tolerance) is rounding in {name}, so that their "
-        "gradient is noise; raise rtol and atol, or solve with a float64 state",
+        f"gradient is noise; raise rtol and atol, or {instead}",
         stacklevel=2,
     )
 

@@ -106,5 +106,5 @@ def test_low_precision_of_the_field_counts() -> None:
     """Under autocast the state is in float32, and the field in bfloat16."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, sol = a_solve(torch.float32, 1e-3)
-        with pytest.warns(UserWarning, match="is rounding in bfloat16"):
+        with pytest.warns(UserWarning, match="in bfloat16.*outside of torch.autocast"):
             ErrorEstimate()(sol, None, None)
