@@ -15,6 +15,7 @@ from nde.models import NeuralODE, SolverSettings
 from nde.regularizers import (
     ErrorEstimate,
     LocalError,
+    LocalPredictedSteps,
     LocalSampling,
     Measure,
     PredictedSteps,
@@ -153,6 +154,7 @@ def test_a_constant_field_gives_no_nan(
             Stiffness(reduce=reduce, measure=measure, per=per),
             PredictedSteps(),
             LocalError(measure=measure),
+            LocalPredictedSteps(),
         ),
         t0,
         t1,
@@ -232,6 +234,17 @@ def test_the_scale_makes_a_difference_and_no_step(f64: KIND) -> None:
         steps.append(sol.stats.step)
     assert torch.equal(*steps)
     assert (gradients[0] - gradients[1]).norm() > 0.05 * gradients[1].norm()
+
+
+@pytest.mark.parametrize("step", ["accepted", "initial"])
+def test_no_gradient_reaches_a_local_step(step: str, f64: KIND) -> None:
+    net, y0 = TimedMLP(3).to(**f64), normal((4, 3), 2, **f64)
+    options = LocalSampling(step=step, state="attached", average="steps")
+    times = options.times(torch.zeros(4, **f64), torch.full((4,), END, **f64))
+    sol = solved(net, y0.requires_grad_(), f64, probe_times=times)
+    found = options.steps(sol, times, sol.probes)
+    assert found.error.requires_grad
+    assert not (found.h.requires_grad or found.importance.requires_grad)
 
 
 @SCALE
