@@ -12,6 +12,7 @@ from nde.solvers.extra_step import extra_step, kept_step
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
 from nde.solvers.precision import called_in
 from nde.solvers.stepper import Stepper
+from nde.solvers.transforms import transformed
 
 # Relative tolerances above so many rounding units need no look at errors.
 _FAR = 1e3
@@ -68,6 +69,9 @@ def warn_of_rounding(solution: Solution) -> None:
     Where estimates are near to the rounding of the state over the tolerance, two steps
     in the middle of the solve, or at its start if no states were kept, tell.
     """
+    if transformed():
+        # What transforms hide cannot be looked at.
+        return
     run = solution.runs[-1]
     problem, tape = run.problem, run.outcome.tape
     dtype = called_in(problem.term.term, problem.y0.dtype)

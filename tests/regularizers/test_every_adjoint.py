@@ -128,6 +128,34 @@ def test_an_sde_under_every_adjoint(adjoint: Adjoint, f64: KIND) -> None:
     assert close(run(adjoint), want, 1e-9)
 
 
+@pytest.mark.parametrize("kind", ["pair", "heun"])
+def test_a_detached_scale_under_reversible_methods(kind: str, f64: KIND) -> None:
+    """The way back differentiates the ratio by a place of its own."""
+    net, y0 = TimedMLP(3, seed=3, gain=2.0).to(**f64), normal((4, 3), 4, **f64)
+    term: ODETerm | SDETerm = ODETerm(net)
+    if kind == "heun":
+        term = SDETerm(net, lambda t, y: 0.3 * y, interpretation="stratonovich")
+
+    def run(adjoint: Adjoint, scale: str) -> tuple[Tensor, ...]:
+        sol = solve(
+            term,
+            y0,
+            torch.tensor([0.0, 1.0], **f64),
+            method="reversible_heun" if kind == "heun" else McCallumFoster("tsit5"),
+            controller=FixedSteps(STEP, rtol=0.1, error_scale=scale),
+            adjoint=adjoint,
+            noise=7 if kind == "heun" else None,
+        )
+        value = ErrorEstimate(scale=scale)(sol, None, None)
+        return value.detach(), *torch.autograd.grad(value, list(net.parameters()))
+
+    for scale in ("attached", "detached"):
+        want = run(Direct(), scale)
+        for adjoint in (Recompute(), Reversible()):
+            assert close(run(adjoint, scale), want, 1e-8)
+    assert not close(want, run(Direct(), "attached"), 1e-3)
+
+
 def test_backsolve_refuses_recorded_estimates_and_keeps_no_steps(f64: KIND) -> None:
     net, y0 = TimedMLP(3).to(**f64), normal((4, 3), 4, **f64)
 

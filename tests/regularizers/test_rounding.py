@@ -15,7 +15,7 @@ from nde.regularizers import (
     PredictedSteps,
     Regularizer,
 )
-from nde.solvers import Backsolve, FixedSteps, ODETerm, Solution, solve
+from nde.solvers import Backsolve, Direct, FixedSteps, ODETerm, Solution, solve
 
 REGULARIZERS = pytest.mark.parametrize(
     "regularizer",
@@ -108,3 +108,22 @@ def test_low_precision_of_the_field_counts() -> None:
         _, sol = a_solve(torch.float32, 1e-3)
         with pytest.warns(UserWarning, match="in bfloat16.*outside of torch.autocast"):
             ErrorEstimate()(sol, None, None)
+
+
+def test_transforms_are_not_looked_into() -> None:
+    """Where they would be asked for numbers: a penalty of an ensemble of fields."""
+    y0 = normal((3, 4), 1, dtype=torch.float32)
+
+    def penalty(rate: Tensor) -> Tensor:
+        sol = solve(
+            ODETerm(lambda t, y: (rate * y).sin()),
+            y0,
+            torch.tensor([0.0, 1.0]),
+            controller=FixedSteps(0.1, rtol=1e-6, atol=1e-6),
+            adjoint=Direct(),
+        )
+        return ErrorEstimate()(sol, None, None) + PredictedSteps()(sol, None, None)
+
+    rates = torch.tensor([0.5, 2.0])
+    slopes = torch.func.vmap(torch.func.grad(penalty))(rates)
+    assert slopes.shape == (2,) and slopes.isfinite().all() and slopes.all()
