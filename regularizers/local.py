@@ -52,8 +52,9 @@ class LocalSampling:
 
     Args:
         sampling: "unbiased" draws times uniform over the interval, of each sample its
-            own unless the batch shares its steps; "biased" draws one of the accepted
-            steps and starts where it did.
+            own unless the batch shares its steps (a method without interpolant, of an
+            SDE, then lands on them); "biased" draws one of the accepted steps, which
+            the adjoint has to keep, and starts where it did.
         draws: steps per solve.
         step: "accepted" takes the accepted step that holds the time, "initial" Hairer's
             initial step (ODE); both are constants, clipped to the end.
@@ -162,12 +163,8 @@ class LocalSampling:
         drawn = "time" if self.sampling == "unbiased" else "steps"
         if self.average in (None, drawn):
             return torch.ones_like(whole)
-        run = solution.record
-        share = (
-            whole
-            * run.outcome.tape.accepted
-            / (run.outcome.tape.t_end - run.problem.t0)
-        )
+        tape = solution.record.outcome.tape
+        share = whole * tape.accepted / tape.grid(tape.h).sum(dim=0)
         if self.average == "steps":
             share = 1.0 / share
         # A sample that has nowhere to go has no step to count.

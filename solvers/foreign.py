@@ -249,11 +249,19 @@ def _tape(
     table = problem.t0.new_tensor([(step.t, step.h) for step in steps])
     rows = [layout.to_engine(step.y, "steps") for step in steps]
     none = problem.y0.new_full((count,), torch.nan)
+    t = -table[:, 0] if layout.reverse else table[:, 0]
+    inside = bool(((t >= problem.t0) & (t < problem.t1) & (table[:, 1] > 0)).all())
+    if not inside or bool((t.diff() <= 0).any()):
+        raise ValueError(
+            "steps do not follow one another inside the interval of ts; pass those of "
+            "this solve alone: StepRecorder.take() once for each"
+        )
     return Tape(
         step=number,
         row=torch.zeros_like(number),
-        t=-table[:, 0] if layout.reverse else table[:, 0],
-        h=table[:, 1],
+        t=t,
+        # Solvers that interpolate step beyond the end.
+        h=torch.minimum(table[:, 1], problem.t1 - t),
         fresh=None,
         error=none,
         stiffness=none,

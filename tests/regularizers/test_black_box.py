@@ -276,6 +276,19 @@ def test_solves_by_torchsde(sde_type: str, noise: str, sampling: str) -> None:
         assert gradient.isfinite().all() and gradient.any()
 
 
+@SAMPLING
+@pytest.mark.parametrize("average", ["steps", "time"])
+def test_steps_of_one_length_are_of_one_importance(average: str, sampling: str) -> None:
+    """Also where they do not reach from one output to the next."""
+    options = LocalSampling(sampling=sampling, average=average, draws=3)
+    torch.manual_seed(0)
+    drawn = drawn_for(LocalError(options=options))
+    _, sol = an_sde("stratonovich", drawn, motion())
+    found = options.steps(sol, drawn.times[0], sol.probes)
+    torch.testing.assert_close(found.importance, torch.ones(3, 1, **F64))
+    assert (found.h <= 0.05).all() and found.h.max() == 0.05
+
+
 def test_their_motion_drives_the_step() -> None:
     """Along a motion that both have, a step is that of our solve."""
     tree = BrownianTree(3, 0.0, 1.4, (4, 3), **F64)
@@ -328,6 +341,8 @@ def test_what_cannot_be_told_is_refused() -> None:
         ("give one", {"steps": [TakenStep(0.0, 0.1, y0)], "step": 0.1}),
         ("step must be > 0, got -1.0", {"step": -1.0}),
         ("steps is empty", {"steps": []}),
+        ("steps do not follow", {"steps": [TakenStep(0.0, 0.1, y0)] * 2}),
+        ("steps do not follow", {"steps": [TakenStep(1.4, 0.1, y0)]}),
         ("noise is for an SDETerm", {"noise": BrownianTree(1, 0.0, 2.0, (4, 3))}),
         ("not known for an ODETerm", {"method": "rk5"}),
         ("strictly monotone", {"ts": torch.tensor([0.0, 0.0, 1.0])}),

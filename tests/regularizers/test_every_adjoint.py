@@ -29,6 +29,7 @@ from nde.solvers import (
     solve,
 )
 from nde.solvers.adjoint import Adjoint
+from nde.solvers.control import HermiteCubic
 
 # Steps that end at the probes, where Backsolve has to land: all take the same ones.
 STEP = 0.125
@@ -176,10 +177,12 @@ def test_layers(control: str, adjoint: str, f64: KIND) -> None:
     """With a field that reads a path, as a controlled equation's does."""
     net, y0 = TimedMLP(3, seed=3).to(**f64), normal((4, 3), 4, **f64)
 
+    knots = torch.linspace(0, 1, 6, **f64).expand(4, -1)
+    path = HermiteCubic(knots, 0.1 * normal((4, 6, 3), 5, **f64))
+
     def field(t: Tensor, y: Tensor) -> Tensor:
         # dX/dt of one path for each sample, at times that differ between samples.
-        drive = torch.cos(3.0 * t.reshape(-1, 1) + torch.arange(4.0)[:, None].to(y))
-        return net(t, y) * (drive if control == "path" else 1.0)
+        return net(t, y) * (path.derivative(t) if control == "path" else 1.0)
 
     layer = NeuralODE(
         field,
