@@ -186,6 +186,35 @@ def test_the_logarithm_needs_no_scale(factor: float, f64: KIND) -> None:
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "regularizer",
+    [
+        ErrorEstimate(measure=Measure(with_h=False, log=True)),
+        LocalError(measure=Measure(with_h=False, log=True)),
+        ErrorEstimate(measure=Measure(power=2, with_h=False), per="batch"),
+        ErrorEstimate(scale="detached"),
+    ],
+    ids=["log", "local log", "squared", "detached"],
+)
+def test_descent_makes_steps_fewer(
+    regularizer: ErrorEstimate | LocalError, f64: KIND
+) -> None:
+    net, y0 = TimedMLP(3, seed=6, gain=3.0).to(**f64), normal((8, 3), 6, **f64)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    layer = NeuralODE(
+        net, solver=SolverSettings(rtol=RTOL, atol=ATOL), regularizers=[regularizer]
+    )
+    torch.manual_seed(0)
+    counts = []
+    for _ in range(25):
+        out = layer(y0, torch.tensor([0.0, END], **f64))
+        counts.append(out.solution.stats.evaluations.double().mean().item())
+        optimizer.zero_grad()
+        out.penalty.backward()
+        optimizer.step()
+    assert counts[-1] < 0.8 * counts[0]
+
+
 @ADJOINTS
 @SCALE
 @pytest.mark.parametrize("fixed", [False, True], ids=["pid", "fixed"])
