@@ -1,8 +1,14 @@
 """Regularizers on what a solve costs."""
 
 from nde.regularizers.base import Draw, Regularizer, draw
-from nde.regularizers.local import LocalError, LocalSampling, LocalStiffness
-from nde.regularizers.solver_cost import ErrorEstimate, Stiffness
+from nde.regularizers.local import (
+    LocalError,
+    LocalPredictedSteps,
+    LocalSampling,
+    LocalStiffness,
+)
+from nde.regularizers.measure import Measure
+from nde.regularizers.solver_cost import ErrorEstimate, PredictedSteps, Stiffness
 from nde.regularizers.weight import Exponential, Weight, weight_at
 
 __all__ = [
@@ -10,8 +16,11 @@ __all__ = [
     "ErrorEstimate",
     "Exponential",
     "LocalError",
+    "LocalPredictedSteps",
     "LocalSampling",
     "LocalStiffness",
+    "Measure",
+    "PredictedSteps",
     "Regularizer",
     "Stiffness",
     "Weight",

@@ -5,6 +5,12 @@ from nde.solvers.brownian import BrownianGrid, BrownianTree
 from nde.solvers.controller import PID, FixedSteps, StepTo
 from nde.solvers.diagnosis import Explanation, Finding
 from nde.solvers.ensemble import Ensemble
+from nde.solvers.foreign import (
+    ProbedTimes,
+    StepRecorder,
+    TakenStep,
+    foreign_solution,
+)
 from nde.solvers.methods import ODE_METHODS, SDE_METHODS
 from nde.solvers.reversible_pair import McCallumFoster
 from nde.solvers.solution import Solution
@@ -31,6 +37,7 @@ __all__ = [
     "FixedSteps",
     "McCallumFoster",
     "ODETerm",
+    "ProbedTimes",
     "Recompute",
     "Reversible",
     "SDETerm",
@@ -38,6 +45,9 @@ __all__ = [
     "SolveError",
     "Stats",
     "Status",
+    "StepRecorder",
     "StepTo",
+    "TakenStep",
+    "foreign_solution",
     "solve",
 ]

@@ -177,6 +177,8 @@ def solve(
     tolerances = fit_tolerances(
         controller.rtol, controller.atol, controller.norm, layout, engine_y0
     )
+    if controller.error_scale == "detached":
+        tolerances = replace(tolerances, detached=True)
     if isinstance(controller, PID):
         floor = least_rtol(engine_y0.dtype, stepper.noise)
         if tolerances.unresolved(engine_y0.detach(), floor):

@@ -34,20 +34,23 @@ class Tolerances:
 
     `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS. `pairs`
     if entries are real and imaginary parts, which share the size of their number: one
-    of them may be zero where it is not small.
+    of them may be zero where it is not small. `detached` if the scale of an error is a
+    constant of its gradient.
     """
 
     rtol: float | Tensor
     atol: float | Tensor
     norm: Callable[[Tensor], Tensor] | None = None
     pairs: bool = False
+    detached: bool = False
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """Norm of error / (atol + rtol max(|y0|, |y1|)) per row: `(rows,)`.
 
         A step is good enough at 1 or below (Hairer, Norsett, Wanner I, eq. II.4.11).
         """
-        return self._measure(error, torch.maximum(y0.abs(), y1.abs()))
+        size = torch.maximum(y0.abs(), y1.abs())
+        return self._measure(error, size.detach() if self.detached else size)
 
     def of(self, value: Tensor, y: Tensor) -> Tensor:
         """Norm of value / (atol + rtol |y|) per row."""

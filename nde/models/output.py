@@ -1,7 +1,7 @@
 """What a layer returns, and the solve with regularizers that all layers share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,6 +70,8 @@ def integrate(
         batch = 1 if one_row else structure_of(y0).batch
         t0, t1 = ts[..., 0].expand(batch), ts[..., -1].expand(batch)
         drawn = draw(regularizers, t0.double(), t1.double())
+        if drawn.error_scale is not None:
+            controller = replace(controller, error_scale=drawn.error_scale)
     solution = solve(
         term,
         y0,
