@@ -11,7 +11,7 @@ from nde.solvers.solution import Solution
 from nde.solvers.solve import solve
 from nde.solvers.stats import Stats
 from nde.solvers.tableau import ButcherTableau
-from nde.solvers.term import ODETerm, SDETerm
+from nde.solvers.term import Integrand, ODETerm, SDETerm
 from nde.solvers.types import SolveError, Status
 from nde.solvers.watch import Event
 
@@ -29,6 +29,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "FixedSteps",
+    "Integrand",
     "McCallumFoster",
     "ODETerm",
     "Recompute",

@@ -32,15 +32,16 @@ _RESOLVED = 4.0
 class Tolerances:
     """Tolerances in engine layout: numbers, or tensors that broadcast to the state.
 
-    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS. `pairs`
-    if entries are real and imaginary parts, which share the size of their number: one
-    of them may be zero where it is not small.
+    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS, of what
+    `seen` picks of it if given. `pairs` if entries are real and imaginary parts, which
+    share the size of their number: one of them may be zero where it is not small.
     """
 
     rtol: float | Tensor
     atol: float | Tensor
     norm: Callable[[Tensor], Tensor] | None = None
     pairs: bool = False
+    seen: Callable[[Tensor], Tensor] | None = None
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """Norm of error / (atol + rtol max(|y0|, |y1|)) per row: `(rows,)`.
@@ -86,8 +87,12 @@ class Tolerances:
         if self.norm is not None:
             return self.norm(value / self.scale(size))
         # The root of the mean is taken with the scale.
-        root = math.sqrt(max(value.shape[-1], 1))
-        scaled = value / self.scale(size, root)
+        width = value.shape[-1] if self.seen is None else self.seen(value).shape[-1]
+        scaled = value / self.scale(size, math.sqrt(max(width, 1)))
+        if self.seen is not None:
+            # As without hidden columns, to the last bit: sums of rows that lie apart
+            # are added up in another order.
+            scaled = self.seen(scaled).contiguous()
         size_of: Tensor = torch.linalg.vector_norm(scaled, dim=-1)
         return size_of
 
@@ -140,8 +145,9 @@ def fit_tolerances(
             if isinstance(absolute, Tensor)
             else max(absolute, least)
         ),
-        norm=_engine_norm(norm, layout),
+        norm=None if norm is None else _engine_norm(norm, layout),
         pairs=all(leaf.dtype.is_complex for leaf in layout.structure.leaves),
+        seen=layout.visible if layout.structure.hidden else None,
     )
 
 
@@ -156,12 +162,8 @@ def _constant_on(value: float, device: torch.device, dtype: torch.dtype) -> Tens
         return torch.tensor(value, dtype=dtype, device=device)
 
 
-def _engine_norm(
-    norm: Norm | None, layout: Layout
-) -> Callable[[Tensor], Tensor] | None:
-    """A norm of what users see of the scaled error; None for the RMS of all of it."""
-    if norm is None:
-        return _visible_rms(layout) if layout.structure.hidden else None
+def _engine_norm(norm: Norm, layout: Layout) -> Callable[[Tensor], Tensor]:
+    """A norm of what users see of the scaled error."""
 
     def measured(scaled: Tensor) -> Tensor:
         state = layout.structure.unflatten(layout.to_batch(scaled))
@@ -173,15 +175,6 @@ def _engine_norm(
                 f"norm returned {shown}; it must reduce the scaled error to {wanted}"
             )
         return size.reshape(layout.rows)
-
-    return measured
-
-
-def _visible_rms(layout: Layout) -> Callable[[Tensor], Tensor]:
-    def measured(scaled: Tensor) -> Tensor:
-        seen = layout.visible(scaled)
-        size: Tensor = torch.linalg.vector_norm(seen, dim=1)
-        return size / math.sqrt(max(seen.shape[1], 1))
 
     return measured
 
