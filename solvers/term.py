@@ -54,7 +54,8 @@ class ODETerm:
     With an `integrand` the solve also integrates that, by the same method and with
     gradients by the same adjoint: `Solution.integral (batch, T, width)`, from ts[0] on,
     negative where time runs backward and the rate is positive. Neither the steps nor
-    the states change. Statistics count calls of f with its rate as one evaluation.
+    the states change, also where the rate is not finite, which the integral is from
+    there on. Statistics count calls of f with its rate as one evaluation.
 
     Raises TypeError if f is not callable.
     """

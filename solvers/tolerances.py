@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from nde.solvers.state import State
 from nde.solvers.term import Layout
@@ -32,8 +31,9 @@ _RESOLVED = 4.0
 class Tolerances:
     """Tolerances in engine layout: numbers, or tensors that broadcast to the state.
 
-    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS, of what
-    `seen` picks of it if given. `pairs` if entries are real and imaginary parts, which
+    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS. `seen`
+    picks what of a state is measured, of which tolerances and norm know alone; None is
+    all of it. `pairs` if entries are real and imaginary parts, which
     share the size of their number: one of them may be zero where it is not small.
     """
 
@@ -55,7 +55,7 @@ class Tolerances:
         return self._measure(value, y.abs())
 
     def scale(self, size: Tensor, factor: float = 1.0) -> Tensor:
-        """factor (atol + rtol size)."""
+        """factor (atol + rtol size), for a size of what is measured."""
         atol, rtol = self.atol, self.rtol
         if self.pairs:
             parts = size.view(*size.shape[:-1], -1, 2)
@@ -70,7 +70,7 @@ class Tolerances:
 
     def unresolved(self, y: Tensor, floor: float) -> bool:
         """Whether some entry of `y` is to be known better than `floor`, relatively."""
-        size = y.abs()
+        size = (y if self.seen is None else self.seen(y)).abs()
         resolved = in_every_member(self.scale(size) >= floor * size)
         return not bool(resolved.all())
 
@@ -84,15 +84,14 @@ class Tolerances:
         return replace(self, rtol=raised)
 
     def _measure(self, value: Tensor, size: Tensor) -> Tensor:
+        if self.seen is not None:
+            # Sums of rows that lie apart would be added up in another order.
+            value, size = self.seen(value).contiguous(), self.seen(size)
         if self.norm is not None:
             return self.norm(value / self.scale(size))
         # The root of the mean is taken with the scale.
-        width = value.shape[-1] if self.seen is None else self.seen(value).shape[-1]
-        scaled = value / self.scale(size, math.sqrt(max(width, 1)))
-        if self.seen is not None:
-            # As without hidden columns, to the last bit: sums of rows that lie apart
-            # are added up in another order.
-            scaled = self.seen(scaled).contiguous()
+        root = math.sqrt(max(value.shape[-1], 1))
+        scaled = value / self.scale(size, root)
         size_of: Tensor = torch.linalg.vector_norm(scaled, dim=-1)
         return size_of
 
@@ -166,8 +165,8 @@ def _engine_norm(norm: Norm, layout: Layout) -> Callable[[Tensor], Tensor]:
     """A norm of what users see of the scaled error."""
 
     def measured(scaled: Tensor) -> Tensor:
-        state = layout.structure.unflatten(layout.to_batch(scaled))
-        size = norm(state)
+        samples = scaled.reshape(layout.structure.batch, layout.structure.visible)
+        size = norm(layout.structure.unflatten(samples))
         if not isinstance(size, Tensor) or size.numel() != layout.rows:
             shown = tuple(size.shape) if isinstance(size, Tensor) else type(size)
             wanted = "one number" if layout.shared else f"shape ({layout.rows},)"
@@ -185,8 +184,7 @@ def _fit(name: str, value: Tolerance, layout: Layout, like: Tensor) -> float | T
     structure = layout.structure
     parts: list[Tensor] = []
     _broadcast(name, value, structure.skeleton, layout, like, parts)
-    # The hidden columns are measured by no norm.
-    flat = pad(torch.cat(parts, dim=1), (0, structure.hidden), value=1.0)
+    flat = torch.cat(parts, dim=1)
     return flat.reshape(1, -1) if layout.shared else flat
 
 

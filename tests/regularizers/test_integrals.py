@@ -162,6 +162,18 @@ def test_jacobian_norm_of_a_linear_field(f64: KIND) -> None:
     assert torch.stack(found).std() > 0.1 * want
 
 
+def test_a_complex_state_counts_as_pairs_of_real_numbers(f64: KIND) -> None:
+    """z' = i w z turns pairs by w: |J eps|^2 / 2 is w^2, the third derivative w^3 z."""
+    z0 = torch.tensor([[1.0 + 2.0j], [0.5 - 1.0j]], dtype=torch.complex128)
+    z0, ts = z0.to(f64["device"]), torch.tensor([0.0, 1.3], **f64)
+    every = [KineticEnergy(), JacobianNorm(), TaylorDerivative(3)]
+    found = penalties(lambda t, z: 0.8j * z, z0, ts, every)
+    size = z0.abs().square().mean().item() / 2
+    want = [0.5 * 0.8**2 * size, 0.8**2, 0.8**6 * size]
+    for value, one in zip(found.values(), want, strict=True):
+        assert value.item() == pytest.approx(1.3 * one, rel=1e-8)
+
+
 def test_jacobian_norm_along_a_curved_path(f64: KIND) -> None:
     """y' = y^2 entry by entry: J = diag(2 y), y = y0 / (1 - y0 t); any signs do."""
     y0, ts = torch.tensor([[0.3, -0.5]], **f64), torch.tensor([0.0, 1.2], **f64)

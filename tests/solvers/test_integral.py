@@ -263,6 +263,27 @@ def test_rates_that_are_none(
         solve(ODETerm(decay, Integrand(rate)), y0, ts)
 
 
+@pytest.mark.parametrize("controller", [PID(), FixedSteps(0.1)], ids=["pid", "grid"])
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_rate_that_is_not_finite_leaves_the_solve_alone(
+    bad: float, controller: PID | FixedSteps, f64: KIND
+) -> None:
+    y0, ts = normal((2, 3), 8, **f64), torch.tensor([0.0, 0.2, 1.0], **f64)
+
+    def rate(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        return torch.where(column(t) > 0.7, bad, 1.0).to(y.dtype).expand(len(y), 1)
+
+    found = [
+        solve(ODETerm(decay, integrand), y0, ts, controller=controller)
+        for integrand in (None, Integrand(rate))
+    ]
+    assert torch.equal(found[0].final, found[1].final)
+    assert found[1].integral is not None
+    assert not found[1].integral[:, 2].isfinite().any()
+    if isinstance(controller, FixedSteps):
+        assert found[1].integral[0, 1].item() == pytest.approx(0.2)
+
+
 def test_what_has_no_place_for_an_integral(f64: KIND) -> None:
     ts = torch.tensor([0.0, 1.0], **f64)
     pair = (normal((2, 3), 8, **f64), normal((2, 3), 9, **f64))
