@@ -32,7 +32,8 @@ class Checkpoint:
 
     All fields are tensors and plain containers. `generators` are the states of the
     run's own generators of data order and noise; `rng` those of torch, numpy, python;
-    `weights` what the automatic weights of regularizers have learned, by name.
+    `weights` what the automatic weights of regularizers have learned, by name;
+    `course` what else a resumed run needs: epochs passed, sums of the one under way.
     """
 
     config: dict[str, Any]
@@ -46,8 +47,9 @@ class Checkpoint:
     epoch: int
     iteration: int
     best: dict[str, Any]
-    # Files from before there were such weights have none.
+    # Older files lack these: they can be used, and without `course` not resumed.
     weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    course: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -90,7 +92,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: checkpoint format version {tree.get('version')}, "
             f"this program reads version {VERSION}"
         )
-    tree = {"weights": {}, **tree}
+    tree = {"weights": {}, "course": {}, **tree}
     missing = [part.name for part in fields(Checkpoint) if part.name not in tree]
     if missing:
         raise CheckpointError(f"{path}: the checkpoint lacks the key {missing[0]!r}")
@@ -111,3 +113,17 @@ def global_rng() -> dict[str, Any]:
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
+
+
+def restore_global_rng(state: dict[str, Any]) -> None:
+    """Set the global generators to what `global_rng` returned.
+
+    Those of GPUs only where there are as many as then.
+    """
+    torch.set_rng_state(state["torch"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
+    random.setstate(state["python"])
+    cuda = state.get("cuda", [])
+    if torch.cuda.is_available() and torch.cuda.device_count() == len(cuda):
+        torch.cuda.set_rng_state_all(cuda)

@@ -128,6 +128,8 @@ class LogConfig(_Section):
     out: str | None = None
     # Training steps between two lines of metrics.jsonl.
     every: PositiveInt = 10
+    # Training steps between two checkpoints inside an epoch; None: its end only.
+    save_every: PositiveInt | None = None
     plots: bool = True
 
 

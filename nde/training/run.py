@@ -2,9 +2,9 @@
 
 import resource
 import sys
-import time
 
 from nde.training.build import choose_device
+from nde.training.checkpoint import Checkpoint
 from nde.training.config import Config
 from nde.training.config_file import to_yaml
 from nde.training.environment import describe_environment
@@ -17,23 +17,28 @@ from nde.training.run_folder import RunFolder
 
 
 def run_training(
-    config: Config, prepared: Prepared, run: RunFolder, observe: Observer
+    config: Config,
+    prepared: Prepared,
+    run: RunFolder,
+    observe: Observer,
+    resumed: Checkpoint | None = None,
 ) -> Outcome:
     """Train in `run` and leave configuration, metrics, predictions and picture there.
+
+    `resumed` as in `train`.
 
     metrics.json holds nothing that depends on the clock, so that two runs with one
     seed can be compared byte by byte; times are in timing.json.
     """
-    began = time.perf_counter()
     run.write_text("config.resolved.yaml", to_yaml(config))
     run.write_json("schema.json", prepared.schema.to_tree())
     run.write_json("splits.json", prepared.splits)
     device = choose_device(config.train.device)
     run.write_json("env.json", describe_environment(device))
 
-    outcome = train(config, prepared, run, observe)
+    outcome = train(config, prepared, run, observe, resumed)
 
-    run.write_json("timing.json", _timing(began, prepared, outcome))
+    run.write_json("timing.json", _timing(prepared, outcome))
     test = outcome.test
     labels = test.dataset.labels
     assert labels is not None
@@ -51,8 +56,8 @@ def run_training(
     return outcome
 
 
-def _timing(began: float, prepared: Prepared, outcome: Outcome) -> dict[str, float]:
-    wall = time.perf_counter() - began
+def _timing(prepared: Prepared, outcome: Outcome) -> dict[str, float]:
+    wall = outcome.seconds
     seen = sum(len(t) for t in prepared.parts["train"].times) * len(outcome.epochs)
     # Kilobytes, except on macOS, where the same field is in bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10

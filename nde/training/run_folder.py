@@ -71,6 +71,27 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
 
+    def keep_rows(self) -> int:
+        """Size of metrics.jsonl in bytes, once it is on the disk."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut_rows(self, size: int) -> None:
+        """Drop what metrics.jsonl holds beyond `size` bytes.
+
+        Raises `RunFolderError` when it holds less.
+        """
+        path = self.path / "metrics.jsonl"
+        found = path.stat().st_size if path.is_file() else 0
+        if found < size:
+            raise RunFolderError(
+                f"{path} has {found} bytes and had {size} at the checkpoint; "
+                "it was changed since, so the run cannot be resumed"
+            )
+        if found > size:
+            os.truncate(path, size)
+
 
 def to_json(tree: Any) -> str:
     """Indented JSON; a number that is not finite becomes null."""

@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 from torch.optim.lr_scheduler import (
     ConstantLR,
-    CosineAnnealingLR,
+    LambdaLR,
     LRScheduler,
     ReduceLROnPlateau,
 )
@@ -45,7 +45,9 @@ def make_schedule(
     epochs without a better validation metric, which is better when it is `rising`.
     """
     if config.schedule == "cosine":
-        return CosineAnnealingLR(optimiser, T_max=steps)
+        # A function of the step alone, unlike torch's: from a checkpoint of a shorter
+        # run it goes on along the longer one.
+        return LambdaLR(optimiser, lambda k: (1 + math.cos(math.pi * k / steps)) / 2)
     if config.schedule == "plateau":
         return ReduceLROnPlateau(
             optimiser, mode="max" if rising else "min", factor=0.5, patience=5
