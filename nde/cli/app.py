@@ -100,6 +100,13 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run in --out.")
     ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that stopped; auto: with that of --out, if any.",
+        ),
+    ] = None,
     config: Annotated[
         str | None, typer.Option(help="YAML, TOML or JSON file of sections.")
     ] = None,
@@ -164,6 +171,7 @@ def train(
         settings=settings or [],
         overwrite=overwrite,
         dry_run=dry_run,
+        resume=resume,
     )
 
 

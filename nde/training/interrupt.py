@@ -1,4 +1,7 @@
-"""Ctrl-C and termination, noticed between steps instead of in the middle of one."""
+"""Ctrl-C and termination, noticed between steps instead of in the middle of one.
+
+SIGUSR1 is what batch systems send ahead of the end of the time they grant.
+"""
 
 import signal
 import threading
@@ -15,10 +18,11 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM only sets a flag.
+    """While entered, the first SIGINT, SIGTERM or SIGUSR1 only sets a flag.
 
-    `check` raises `Stopped` at a place of the caller's choice; a second signal raises
-    `KeyboardInterrupt` where it hits. Outside the main thread signals stay as they are.
+    `check` raises `Stopped` at a place of the caller's choice; a second one of the same
+    kind raises `KeyboardInterrupt` where it hits. Outside the main thread signals stay
+    as they are.
     """
 
     def __init__(self) -> None:
@@ -27,7 +31,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 before = signal.signal(number, self._note)
                 # None stands for a handler that was not installed from Python.
                 self._before[number] = before or signal.SIG_DFL  # type: ignore[assignment]
@@ -43,9 +47,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._number is not None:
+        if self._number == number:
             raise KeyboardInterrupt
-        self._number = number
+        self._number = self._number or number
 
     def check(self) -> None:
         """Raise `Stopped` if a signal has arrived."""

@@ -1,9 +1,12 @@
 """The folder of a run: its names, and writing into it whole."""
 
+import fcntl
 import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +148,43 @@ def create_run(path: Path, *, overwrite: bool = False) -> RunFolder:
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be written ({error.strerror})") from None
     return RunFolder(path)
+
+
+def tidy_run(run: RunFolder) -> None:
+    """Remove what is no longer true of a run that goes on.
+
+    These are the final metrics, and files that a killed process had not finished.
+    """
+    run.metrics.unlink(missing_ok=True)
+    for folder in (run.path, *(run.path / name for name in _FOLDERS)):
+        folder.mkdir(exist_ok=True)
+        for path in folder.glob(".*.[0-9]*.tmp"):
+            path.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes from training in the folder `path` meanwhile.
+
+    The lock goes with the process, however it ends. Raises `RunFolderError` when
+    another one has it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        place = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"{path}: another process is training there; choose another --out, "
+                "or wait for it"
+            ) from None
+        yield
+    finally:
+        os.close(place)
 
 
 def _held(path: Path) -> list[str]:
