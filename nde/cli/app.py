@@ -87,6 +87,10 @@ def train(
     ] = None,
     adjoint: Annotated[str | None, typer.Option(help="recompute or direct.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="A run for each seed, and their mean."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Series per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
@@ -155,6 +159,7 @@ def train(
         "solver.adjoint": adjoint,
         "optim.lr": lr,
         "train.seed": seed,
+        "train.seeds": None if seeds is None else _names(seeds),
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "train.device": device,

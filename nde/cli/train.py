@@ -7,6 +7,7 @@ from typing import Any
 
 from nde.cli.console import finish, keep_log, note, warn, watching
 from nde.data import is_bundled
+from nde.training.atomic import write_text
 from nde.training.build import check_method, choose_device, try_model
 from nde.training.checkpoint import Checkpoint
 from nde.training.config import Config
@@ -23,16 +24,25 @@ from nde.training.config_file import (
 from nde.training.interrupt import Stopped
 from nde.training.loop import Outcome
 from nde.training.preparation import Prepared, prepare
-from nde.training.resume import check_config, check_data, find_stopped, read_stopped
+from nde.training.resume import (
+    check_config,
+    check_data,
+    check_epochs,
+    find_stopped,
+    read_stopped,
+)
 from nde.training.run import run_training
 from nde.training.run_folder import (
     RunFolder,
     check_folder,
     create_run,
+    empty_folder,
     free_path,
     locked,
     tidy_run,
+    to_json,
 )
+from nde.training.seeds import aggregate, config_of_seeds, seed_config, seed_folder
 
 
 def run_train(
@@ -58,23 +68,40 @@ def run_train(
         *(parse_assignment(text) for text in settings),
     ]
     config = merge(tree, assignments)
+    named = {key for key, _ in assignments}
+    if {"train.seed", "train.seeds"} <= named:
+        raise ConfigError("--seed is one run and --seeds are several; pass one")
     stopped = _stopped_run(resume, config, overwrite=overwrite)
     if stopped is not None:
-        _go_on(stopped, [*_assignments(tree), *assignments], dry_run=dry_run)
+        changes = [*_assignments(tree), *assignments]
+        several = config_of_seeds(stopped)
+        if several is not None:
+            _go_on_with_seeds(stopped, several, changes, dry_run=dry_run)
+        else:
+            _go_on(stopped, changes, dry_run=dry_run)
         return
     out = None if config.log.out is None else Path(config.log.out)
     if out is not None and not dry_run:
         check_method(config)
         choose_device(config.train.device)
         check_folder(out, overwrite=overwrite)
-    prepared = _prepare(config)
+    seeds = config.train.seeds
     resolved = _resolve(config)
+    first = resolved if seeds is None else seed_config(resolved, seeds[0])
+    prepared = _prepare(first)
     if dry_run:
         _show(resolved)
         return
     path = free_path(_default_folder(config, prepared)) if out is None else out
     with locked(path):
-        _train(resolved, prepared, create_run(path, overwrite=overwrite))
+        if seeds is None:
+            run = create_run(path, overwrite=overwrite)
+            keep_log(run.file("log.txt"))
+            metrics = _train(resolved, prepared, run).metrics
+        else:
+            empty_folder(path, overwrite=overwrite)
+            metrics = _train_seeds(resolved, path, prepared)
+        finish(path / "metrics.json", metrics)
 
 
 def _stopped_run(resume: str | None, config: Config, *, overwrite: bool) -> Path | None:
@@ -93,24 +120,85 @@ def _stopped_run(resume: str | None, config: Config, *, overwrite: bool) -> Path
         return Path(resume)
     if out is None:
         raise ConfigError("--resume auto looks in the folder of --out; pass --out too")
-    return Path(out) if RunFolder(Path(out)).last.is_file() else None
+    begun = RunFolder(Path(out)).last.is_file() or config_of_seeds(Path(out))
+    return Path(out) if begun else None
 
 
 def _go_on(path: Path, changes: Sequence[tuple[str, Any]], *, dry_run: bool) -> None:
+    """Resume one run."""
     run, place = find_stopped(path)
     with locked(run.path):
         stopped = read_stopped(place)
-        before = merge(stopped.config, [])
         config = _resolve(merge(stopped.config, changes))
-        check_config(stopped, before, config)
-        prepared = _prepare(config)
-        check_data(stopped, prepared)
+        prepared = _admit(stopped, config)
         if dry_run:
             _show(config)
             return
         tidy_run(run)
-        note(f"resumed after epoch {stopped.epoch}, step {stopped.iteration}")
-        _train(config, prepared, run, stopped)
+        keep_log(run.file("log.txt"))
+        metrics = _train(config, prepared, run, stopped).metrics
+        finish(run.metrics, metrics)
+
+
+def _go_on_with_seeds(
+    path: Path, before: Config, changes: Sequence[tuple[str, Any]], *, dry_run: bool
+) -> None:
+    """Resume the runs of several seeds; there may be more of them now, or fewer."""
+    config = _resolve(merge(to_tree(before), changes))
+    seeds = config.train.seeds
+    check_config(merge(to_tree(before), [("train.seeds", seeds)]), config)
+    if seeds is None:
+        raise ConfigError(f"{path} holds the runs of several seeds; --seeds names them")
+    if dry_run:
+        _show(config)
+        return
+    with locked(path):
+        (path / "metrics.json").unlink(missing_ok=True)
+        finish(path / "metrics.json", _train_seeds(config, path))
+
+
+def _train_seeds(
+    config: Config, path: Path, first: Prepared | None = None
+) -> dict[str, Any]:
+    """Train each seed in its folder, or go on with what is there; their metrics.
+
+    `first` is the data of the first seed where it has been read already.
+    """
+    write_text(path / "config.resolved.yaml", to_yaml(config))
+    keep_log(path / "log.txt")
+    seeds = config.train.seeds
+    assert seeds is not None
+    found: dict[int, dict[str, Any]] = {}
+    for seed in seeds:
+        note(f"seed {seed}, {len(found) + 1} of {len(seeds)}")
+        own, run = seed_config(config, seed), seed_folder(path, seed)
+        if run.last.is_file():
+            stopped = read_stopped(run.last)
+            prepared = _admit(stopped, own)
+            tidy_run(run)
+        else:
+            stopped, prepared = None, first or _prepare(own)
+            # What a run left that was killed before its first checkpoint.
+            run = create_run(run.path, overwrite=True)
+        first = None
+        found[seed] = _train(own, prepared, run, stopped, whole=path).metrics
+    metrics = aggregate(found)
+    write_text(path / "metrics.json", to_json(metrics))
+    for name in ("accuracy", "log_loss"):
+        note(
+            f"test {name.replace('_', ' ')} {metrics['mean']['test'][name]:.4f} "
+            f"± {metrics['std']['test'][name]:.4f} ({len(seeds)} seeds)"
+        )
+    return metrics
+
+
+def _admit(stopped: Checkpoint, config: Config) -> Prepared:
+    """The data of a stopped run, if that may go on with `config`."""
+    check_config(merge(stopped.config, []), config)
+    check_epochs(stopped, config)
+    prepared = _prepare(config)
+    check_data(stopped, prepared)
+    return prepared
 
 
 def _prepare(config: Config) -> Prepared:
@@ -136,16 +224,21 @@ def _train(
     prepared: Prepared,
     run: RunFolder,
     stopped: Checkpoint | None = None,
-) -> None:
-    keep_log(run.file("log.txt"))
+    *,
+    whole: Path | None = None,
+) -> Outcome:
+    """Train in `run`, which may be a part of the folder `whole`, and tell the end."""
+    if stopped is not None:
+        note(f"resumed after epoch {stopped.epoch}, step {stopped.iteration}")
     try:
         with watching(config.train.monitor) as observe:
             outcome = run_training(config, prepared, run, observe, stopped)
     except Stopped:
         note(f"the state of the moment is in {run.last}")
-        note(f"to go on: nde train --resume {run.path}")
+        note(f"to go on: nde train --resume {whole or run.path}")
         raise
-    _conclude(run, outcome)
+    _conclude(outcome)
+    return outcome
 
 
 def _assignments(tree: Tree) -> list[tuple[str, Any]]:
@@ -162,25 +255,24 @@ def _resolve(config: Config) -> Config:
     source = config.data.source
     if source is not None and not is_bundled(source):
         source = str(Path(source).expanduser().absolute())
-    fixed = [
-        ("data.source", source),
-        ("data.seed", config.data_seed),
-        ("log.out", None),
-    ]
+    fixed: list[tuple[str, Any]] = [("data.source", source), ("log.out", None)]
+    if config.train.seeds is None:
+        fixed.append(("data.seed", config.data_seed))
     return merge(to_tree(config), fixed)
 
 
 def _default_folder(config: Config, prepared: Prepared) -> Path:
+    several = config.train.seeds
     parts = (
         date.today().isoformat(),
         config.model.name,
         prepared.schema.data,
-        f"s{config.train.seed}",
+        f"s{config.train.seed}" if several is None else f"{len(several)}seeds",
     )
     return Path("runs") / "_".join(parts)
 
 
-def _conclude(run: RunFolder, outcome: Outcome) -> None:
+def _conclude(outcome: Outcome) -> None:
     metrics = outcome.metrics
     solver = metrics["solver"]
     series = len(outcome.test.dataset)
@@ -190,4 +282,3 @@ def _conclude(run: RunFolder, outcome: Outcome) -> None:
         f"function evaluations per series: {solver['nfe']:.1f} in the test, "
         f"{solver['nfe_train']:.1f} in training"
     )
-    finish(run.metrics, metrics)

@@ -34,6 +34,7 @@ REGULARIZERS = (
     *END_TIMES,
 )
 
+Seed = Annotated[int, Field(ge=0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -53,7 +54,7 @@ class DataConfig(_Section):
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_protocol: DropProtocol = "channels"
     # Draws the split and the dropped points; None means the seed of the run.
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
 
 
 class TaskConfig(_Section):
@@ -106,7 +107,9 @@ class OptimConfig(_Section):
 class TrainConfig(_Section):
     """The loop: budget, selection, seeds and device."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    # One run for each of these, instead of one with `seed`.
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
     epochs: PositiveInt = 100
     batch_size: PositiveInt = 32
     # Noise paths per series whose class probabilities an evaluation averages.
@@ -120,6 +123,13 @@ class TrainConfig(_Section):
     device: str = "auto"
     # Threads of torch on the CPU: one is fastest for small networks. 0: torch's own.
     threads: Annotated[int, Field(ge=0)] = 1
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError(f"expected different seeds, got {value}")
+        return value
 
 
 class LogConfig(_Section):

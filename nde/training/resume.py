@@ -55,7 +55,7 @@ def read_stopped(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def check_config(stopped: Checkpoint, before: Config, now: Config) -> None:
+def check_config(before: Config, now: Config) -> None:
     """Refuse what would make another run of it. Raises `ConfigError`."""
     old, new = _flat(to_tree(before)), _flat(to_tree(now))
     changed = [
@@ -68,6 +68,10 @@ def check_config(stopped: Checkpoint, before: Config, now: Config) -> None:
             f"--resume cannot change {', '.join(changed)}; expected the options of the "
             f"run, of which only {', '.join(_FREE)} may differ; train anew for others"
         )
+
+
+def check_epochs(stopped: Checkpoint, now: Config) -> None:
+    """Refuse fewer epochs than have passed. Raises `ConfigError`."""
     if now.train.epochs < stopped.epoch:
         raise ConfigError(
             f"train.epochs: the run has passed {stopped.epoch} epochs, got "

@@ -136,18 +136,27 @@ def create_run(path: Path, *, overwrite: bool = False) -> RunFolder:
 
     Raises `RunFolderError`.
     """
+    empty_folder(path, overwrite=overwrite)
+    for name in _FOLDERS:
+        (path / name).mkdir()
+    return RunFolder(path)
+
+
+def empty_folder(path: Path, *, overwrite: bool = False) -> None:
+    """Make the folder `path`; with `overwrite` what it holds of a run goes.
+
+    Raises `RunFolderError`.
+    """
     check_folder(path, overwrite=overwrite)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         for name in _held(path):
-            if name in _FOLDERS:
+            if (path / name).is_dir():
                 shutil.rmtree(path / name)
             else:
                 (path / name).unlink()
-        for name in _FOLDERS:
-            (path / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFolderError(f"{path}: cannot be written ({error.strerror})") from None
-    return RunFolder(path)
 
 
 def tidy_run(run: RunFolder) -> None:
@@ -189,7 +198,9 @@ def locked(path: Path) -> Iterator[None]:
 
 def _held(path: Path) -> list[str]:
     """What `path` already holds of a run."""
-    return [name for name in (*_FILES, *_FOLDERS) if (path / name).exists()]
+    seeds = sorted(found.name for found in path.glob("seed-[0-9]*") if found.is_dir())
+    known = [name for name in (*_FILES, *_FOLDERS) if (path / name).exists()]
+    return [*known, *seeds]
 
 
 def free_path(stem: Path) -> Path:
@@ -213,4 +224,10 @@ def find_checkpoint(run: Path) -> Path:
     for path in (folder.best, folder.last):
         if path.is_file():
             return path
+    seeds = [name for name in _held(run) if name.startswith("seed-")]
+    if seeds:
+        raise RunFolderError(
+            f"{run} holds the runs of several seeds; name one of them, "
+            f"such as {run / seeds[0]}"
+        )
     raise RunFolderError(f"{run}: no checkpoint there; expected a run folder")
