@@ -122,7 +122,8 @@ def watching(monitor: str) -> Iterator[Observer]:
 def _tell(event: StepEnd | EpochEnd, monitor: str) -> None:
     if isinstance(event, StepEnd):
         if event.skipped:
-            warn(f"step {event.step}: no finite loss, batch skipped")
+            undone = ", last update undone" if event.undone else ""
+            warn(f"step {event.step}: no finite loss, batch skipped{undone}")
         return
     scores = {monitor: event.validation[monitor]}
     scores |= {"accuracy": event.validation["accuracy"]}

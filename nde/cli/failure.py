@@ -21,8 +21,8 @@ def explain(error: Exception) -> int:
     from nde.data import DataError
     from nde.training.checkpoint import CheckpointError
     from nde.training.config_file import ConfigError
+    from nde.training.guard import Diverged
     from nde.training.interrupt import Stopped
-    from nde.training.loop import Diverged
     from nde.training.run_folder import RunFolderError
 
     if isinstance(error, DataError | ConfigError | CheckpointError | RunFolderError):

@@ -12,7 +12,7 @@ class StepEnd:
     calls of the field per series; `steps` the number of steps of the whole run. Of each
     regularizer `penalties` has the value, `weights` the factor, and `shares` its part
     of the gradient's norm, in steps in which that was measured: the first one and every
-    `log.every`-th.
+    `log.every`-th. `undone` tells that the last update was undone after this batch.
     """
 
     epoch: int
@@ -26,6 +26,7 @@ class StepEnd:
     gradient_norm: float
     lr: float
     skipped: bool
+    undone: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,18 +16,12 @@ from nde.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nde.training.config import Config
 from nde.training.evaluation import Evaluation, evaluate
 from nde.training.events import EpochEnd, Observer
+from nde.training.guard import Diverged, keep
 from nde.training.interrupt import Stopped, StopRequest
 from nde.training.preparation import Prepared
 from nde.training.run_folder import RunFolder
 from nde.training.state import RunState, begin, bring_back, snapshot
 from nde.training.step import Position, training_step
-
-# Batches in a row without a finite loss before a run counts as diverged.
-MAX_SKIPPED = 10
-
-
-class Diverged(RuntimeError):
-    """Losses or solves that stay without a finite value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +47,9 @@ def train(
     """Train as `config` says and evaluate the best weights on every part.
 
     Checkpoints and the rows of metrics.jsonl go to `run`. From `resumed`, a checkpoint
-    of this run, it goes on as if it had never stopped. Raises `Diverged` after ten
-    batches in a row without a finite loss or a validation that cannot be solved, and
-    `Stopped` on a signal, after saving the last state.
+    of this run, it goes on as if it had never stopped. Raises `Diverged` for losses
+    that stay without a finite value (see `Guard`) or a validation that cannot be
+    solved, and `Stopped` on a signal, after saving the last state.
     """
     configure_torch(config)
     data = prepared.parts["train"]
@@ -95,6 +89,7 @@ def train(
                     state.step += 1
                     logged = state.step % config.log.every == 0
                     rows = shuffled[batch * size : (batch + 1) * size]
+                    before = keep(state.model, state.optimiser)
                     end = training_step(
                         config.optim,
                         state.model,
@@ -104,19 +99,15 @@ def train(
                         position=Position(epoch, state.step, steps),
                         measure=state.step == 1 or logged,
                     )
+                    undone = state.guard.after(
+                        end.skipped, before, state.model, state.optimiser
+                    )
+                    end = replace(end, undone=undone)
                     state.tally.add(end)
                     observe(end)
                     if logged:
                         run.append_row({"kind": "step"} | asdict(end))
-                    state.skipped_in_row = (
-                        state.skipped_in_row + 1 if end.skipped else 0
-                    )
-                    if state.skipped_in_row == MAX_SKIPPED:
-                        raise Diverged(
-                            f"diverged: {MAX_SKIPPED} batches in a row gave no finite "
-                            f"loss (epoch {epoch}, step {state.step}); "
-                            "try a lower --lr"
-                        )
+                    _check(state, epoch)
                     if not (
                         end.skipped or isinstance(state.schedule, ReduceLROnPlateau)
                     ):
@@ -182,6 +173,15 @@ def _measure(
     except SolveError as error:
         raise Diverged(
             f"diverged: the {part} series cannot be solved: {error}"
+        ) from None
+
+
+def _check(state: RunState, epoch: int) -> None:
+    try:
+        state.guard.check()
+    except Diverged as error:
+        raise Diverged(
+            f"diverged: {error} (epoch {epoch}, step {state.step}); try a lower --lr"
         ) from None
 
 

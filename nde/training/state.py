@@ -26,6 +26,7 @@ from nde.training.checkpoint import (
 from nde.training.config import Config
 from nde.training.config_file import to_tree
 from nde.training.events import EpochEnd, StepEnd
+from nde.training.guard import Guard
 from nde.training.preparation import Prepared
 from nde.training.pricing import restore_weights, weight_states
 from nde.training.step import make_optimiser, make_schedule
@@ -69,7 +70,7 @@ class RunState:
     noise: torch.Generator
     epoch_start: Tensor
     step: int = 0
-    skipped_in_row: int = 0
+    guard: Guard = field(default_factory=Guard)
     epochs: list[EpochEnd] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     best: dict[str, Any] = field(
@@ -126,7 +127,7 @@ def snapshot(
         course={
             "epochs": [asdict(epoch) for epoch in state.epochs],
             "tally": asdict(state.tally),
-            "skipped_in_row": state.skipped_in_row,
+            "guard": vars(state.guard),
             "rows": rows,
             "seconds": seconds,
         },
@@ -149,7 +150,7 @@ def bring_back(state: RunState, checkpoint: Checkpoint) -> None:
         state.order.set_state(state.epoch_start)
         state.noise.set_state(checkpoint.generators["noise"])
         state.step = checkpoint.iteration
-        state.skipped_in_row = course["skipped_in_row"]
+        state.guard = Guard(**course["guard"])
         state.epochs = [EpochEnd(**epoch) for epoch in course["epochs"]]
         state.tally = Tally(**course["tally"])
         state.best = dict(checkpoint.best)

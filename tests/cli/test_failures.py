@@ -141,7 +141,7 @@ def test_divergence_is_exit_code_3(
 ) -> None:
     out = tmp_path / "run"
     argv = ["train", str(visits), "--out", str(out), *small_flags()]
-    argv += ["--model", "neural-ode", "--lr", "1e30", "--epochs", "50"]
+    argv += ["--model", "neural-ode", "--lr", "1e30", "--set", "train.epochs=50"]
     assert main([*argv, "--set", "optim.clip=null"]) == 3
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: diverged")

@@ -12,12 +12,13 @@ import torch
 from visits import small_config, write_visits
 
 from nde.models import ClassifierOutput, SeriesClassifier
-from nde.training import loop
+from nde.training import guard
 from nde.training.checkpoint import load_checkpoint
 from nde.training.config import Config
 from nde.training.config_file import ConfigError, merge, read_config_file
 from nde.training.events import EpochEnd, StepEnd
-from nde.training.loop import Diverged, train
+from nde.training.guard import Diverged
+from nde.training.loop import train
 from nde.training.preparation import prepare
 from nde.training.restore import recover_test, restore
 from nde.training.run import run_training
@@ -208,7 +209,7 @@ def test_ten_bad_batches_in_a_row_end_the_run(
     seen: list[StepEnd | EpochEnd] = []
     with pytest.raises(Diverged, match="10 batches in a row"):
         train(config, prepare(config), create_run(tmp_path / "run"), seen.append)
-    assert sum(isinstance(event, StepEnd) for event in seen) == loop.MAX_SKIPPED
+    assert sum(isinstance(event, StepEnd) for event in seen) == guard.MAX_SKIPPED
 
 
 def test_early_stop_keeps_the_best_epoch(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from visits import small_config
 
-from nde.training import loop
+from nde.training import guard, loop
 from nde.training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -182,12 +182,11 @@ def test_skipped_batches_in_a_row_go_on_counting(visits: Path, tmp_path: Path) -
     last = load_checkpoint(run.last)
     # What forces every batch to be skipped: weights too large to solve with.
     huge = {name: torch.full_like(w, 1e30) for name, w in last.model.items()}
-    almost = replace(
-        last, model=huge, course=last.course | {"skipped_in_row": loop.MAX_SKIPPED - 1}
-    )
+    watch = last.course["guard"] | {"skipped_in_row": guard.MAX_SKIPPED - 1}
+    almost = replace(last, model=huge, course=last.course | {"guard": watch})
     seen: list[StepEnd | EpochEnd] = []
     longer = merge(config.model_dump(), [("train.epochs", 4)])
-    with pytest.raises(loop.Diverged):
+    with pytest.raises(guard.Diverged):
         train(longer, prepare(longer), run, seen.append, almost)
     assert len(seen) == 1
 
