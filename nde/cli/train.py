@@ -86,7 +86,7 @@ def run_train(
         choose_device(config.train.device)
         check_folder(out, overwrite=overwrite)
     seeds = config.train.seeds
-    resolved = _resolve(config)
+    resolved = _resolve_any(config)
     first = resolved if seeds is None else seed_config(resolved, seeds[0])
     prepared = _prepare(first)
     if dry_run:
@@ -144,7 +144,7 @@ def _go_on_with_seeds(
     path: Path, before: Config, changes: Sequence[tuple[str, Any]], *, dry_run: bool
 ) -> None:
     """Resume the runs of several seeds; there may be more of them now, or fewer."""
-    config = _resolve(merge(to_tree(before), changes))
+    config = _resolve_any(merge(to_tree(before), changes))
     seeds = config.train.seeds
     check_config(merge(to_tree(before), [("train.seeds", seeds)]), config)
     if seeds is None:
@@ -255,10 +255,20 @@ def _resolve(config: Config) -> Config:
     source = config.data.source
     if source is not None and not is_bundled(source):
         source = str(Path(source).expanduser().absolute())
-    fixed: list[tuple[str, Any]] = [("data.source", source), ("log.out", None)]
-    if config.train.seeds is None:
-        fixed.append(("data.seed", config.data_seed))
+    fixed = [
+        ("data.source", source),
+        ("data.seed", config.data_seed),
+        ("log.out", None),
+    ]
     return merge(to_tree(config), fixed)
+
+
+def _resolve_any(config: Config) -> Config:
+    """As `_resolve`; of several seeds each resolves its seed of the data for itself."""
+    resolved = _resolve(config)
+    if config.train.seeds is None:
+        return resolved
+    return merge(to_tree(resolved), [("data.seed", config.data.seed)])
 
 
 def _default_folder(config: Config, prepared: Prepared) -> Path:

@@ -54,7 +54,7 @@ class DataConfig(_Section):
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_protocol: DropProtocol = "channels"
     # Draws the split and the dropped points; None means the seed of the run.
-    seed: Seed | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
 
 
 class TaskConfig(_Section):
