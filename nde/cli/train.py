@@ -7,7 +7,6 @@ from typing import Any
 
 from nde.cli.console import finish, keep_log, note, warn, watching
 from nde.data import is_bundled
-from nde.training.atomic import write_text
 from nde.training.build import check_method, choose_device, try_model
 from nde.training.checkpoint import Checkpoint
 from nde.training.config import Config
@@ -40,7 +39,6 @@ from nde.training.run_folder import (
     free_path,
     locked,
     tidy_run,
-    to_json,
 )
 from nde.training.seeds import aggregate, config_of_seeds, seed_config, seed_folder
 
@@ -164,8 +162,9 @@ def _train_seeds(
 
     `first` is the data of the first seed where it has been read already.
     """
-    write_text(path / "config.resolved.yaml", to_yaml(config))
-    keep_log(path / "log.txt")
+    whole = RunFolder(path)
+    whole.write_text("config.resolved.yaml", to_yaml(config))
+    keep_log(whole.file("log.txt"))
     seeds = config.train.seeds
     assert seeds is not None
     found: dict[int, dict[str, Any]] = {}
@@ -183,7 +182,7 @@ def _train_seeds(
         first = None
         found[seed] = _train(own, prepared, run, stopped, whole=path).metrics
     metrics = aggregate(found)
-    write_text(path / "metrics.json", to_json(metrics))
+    whole.write_json("metrics.json", metrics)
     for name in ("accuracy", "log_loss"):
         note(
             f"test {name.replace('_', ' ')} {metrics['mean']['test'][name]:.4f} "
@@ -263,14 +262,6 @@ def _resolve(config: Config) -> Config:
     return merge(to_tree(config), fixed)
 
 
-def _resolve_any(config: Config) -> Config:
-    """As `_resolve`; of several seeds each resolves its seed of the data for itself."""
-    resolved = _resolve(config)
-    if config.train.seeds is None:
-        return resolved
-    return merge(to_tree(resolved), [("data.seed", config.data.seed)])
-
-
 def _default_folder(config: Config, prepared: Prepared) -> Path:
     several = config.train.seeds
     parts = (
@@ -280,6 +271,14 @@ def _default_folder(config: Config, prepared: Prepared) -> Path:
         f"s{config.train.seed}" if several is None else f"{len(several)}seeds",
     )
     return Path("runs") / "_".join(parts)
+
+
+def _resolve_any(config: Config) -> Config:
+    """As `_resolve`; of several seeds each resolves its seed of the data for itself."""
+    resolved = _resolve(config)
+    if config.train.seeds is None:
+        return resolved
+    return merge(to_tree(resolved), [("data.seed", config.data.seed)])
 
 
 def _conclude(outcome: Outcome) -> None:
