@@ -258,6 +258,38 @@ def check_grad(
         raise typer.Exit(1)
 
 
+@app.command()
+def init(
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="A new YAML file; default: stdout."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a configuration of all keys with their defaults and a comment each."""
+    from nde.cli.about import run_init
+    from nde.cli.console import speak
+
+    speak(quiet=quiet)
+    run_init(output)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from nde.cli.about import run_schema
+
+    run_schema()
+
+
+@app.command()
+def env(json: Json = False) -> None:
+    """Print versions, machine and device, for a report of an error."""
+    from nde.cli.about import run_env
+
+    run_env(as_json=json)
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 

@@ -85,6 +85,11 @@ def finish(path: Path, tree: dict[str, Any]) -> None:
     _print(line, sys.stdout)
 
 
+def say(text: str) -> None:
+    """What a command was asked for, on stdout however little else it says."""
+    _print(text, sys.stdout)
+
+
 def beside(run: str, name: str) -> Path:
     """Path of a result: in the run folder, or next to a bare checkpoint file."""
     path = Path(run)

@@ -40,18 +40,29 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # The text below a field explains it in the schema and in `nde init`.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class DataConfig(_Section):
     """What to read, how its columns are named, and what to hide of it."""
 
     source: str | None = None
+    """A data set by name, or a path."""
     id: str | None = None
+    """Column of the series id; null: by its usual names."""
     time: str | None = None
+    """Column of the time; null: by its usual names."""
     label: str | None = None
+    """Column of the class label; null: by its usual names."""
     channels: tuple[str, ...] | None = None
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the observations to hide."""
     drop_protocol: DropProtocol = "channels"
     # Draws the split and the dropped points; None means the seed of the run.
     seed: Annotated[int, Field(ge=0)] | None = None
@@ -61,68 +72,95 @@ class TaskConfig(_Section):
     """What is learned."""
 
     kind: Literal["classify"] = "classify"
+    """The class of a series."""
 
 
 class ModelConfig(_Section):
     """Which model, and how large."""
 
     name: ModelName = "lnsde"
+    """The equation."""
     form: Form = "paper"
+    """Of the SDE models: as published, or as its code computes it."""
     noise: SharedNoise = "diagonal"
-    # Whether the drift of neural-sde sees the series after its start.
+    """Of the stable SDE models: a motion for each part of the state, or one for all."""
     controlled: bool = False
+    """Whether the drift of neural-sde sees the series after its start."""
     hidden: PositiveInt = 64
+    """Size of the state."""
     width: PositiveInt = 64
+    """Size of the hidden layers of the networks."""
     layers: PositiveInt = 2
-    # Extra channels that tell where something was observed.
+    """Hidden layers of the drift."""
     intensity: Intensity = "none"
+    """Extra channels that tell where something was observed."""
     readout: ReadOut = "mean"
+    """The last state, or that and the mean over `outputs` times."""
     outputs: PositiveInt = 4
+    """Equally spaced times that the mean is over."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    # Noise on the observations while training, in deviations of a channel.
+    """Rate on the hidden layer of the read-out."""
     input_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.7
+    """Noise on the observations while training, in deviations of a channel."""
 
 
 class SolverConfig(_Section):
-    """How the model is solved; None leaves the choice to the model."""
+    """How the model is solved; null leaves the choice to the model."""
 
     method: str | None = None
+    """Name of a method, such as dopri5 or heun."""
     step: PositiveFloat | Literal["adaptive"] | None = None
+    """Size of fixed steps, or adaptive."""
     rtol: PositiveFloat = 1e-3
+    """Relative tolerance of adaptive steps."""
     atol: PositiveFloat = 1e-6
+    """Absolute tolerance of adaptive steps."""
     adjoint: Literal["recompute", "direct", "reversible", "backsolve"] = "recompute"
+    """Where gradients come from."""
     max_steps: PositiveInt = 4096
+    """Steps after which a solve counts as failed."""
 
 
 class OptimConfig(_Section):
     """The optimiser, Adam, and its schedule over the epochs."""
 
     lr: PositiveFloat = 3e-3
+    """Learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Factor of the squared weights in the loss."""
     clip: PositiveFloat | None = 1.0
+    """Largest norm of the gradient; null: any."""
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    """Of the learning rate: cosine falls to zero over the run, plateau halves."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the target that is spread over all classes."""
 
 
 class TrainConfig(_Section):
     """The loop: budget, selection, seeds and device."""
 
     seed: Seed = 0
-    # One run for each of these, instead of one with `seed`.
+    """Seed of everything."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """One run for each of these, instead of one with `seed`."""
     epochs: PositiveInt = 100
+    """Passes over the training series."""
     batch_size: PositiveInt = 32
-    # Noise paths per series whose class probabilities an evaluation averages.
+    """Series per step."""
     eval_paths: PositiveInt = 4
+    """Noise paths per series whose class probabilities an evaluation averages."""
     monitor: Metric = "log_loss"
-    # Epochs without a better validation metric before stopping; None: never, so that
-    # a cosine schedule runs to its end.
+    """The validation metric that selects the weights."""
     patience: PositiveInt | None = None
-    # At most this many batches of each part per pass; None: all.
+    """Epochs without a better validation metric before stopping; null: never, so that
+    a cosine schedule runs to its end."""
     limit_batches: PositiveInt | None = None
+    """At most this many batches of each part per pass; null: all."""
     device: str = "auto"
-    # Threads of torch on the CPU: one is fastest for small networks. 0: torch's own.
+    """auto, cpu, cuda or cuda:N; auto is a GPU when there is one."""
     threads: Annotated[int, Field(ge=0)] = 1
+    """Threads of torch on the CPU, one being fastest for small networks; 0: its own
+    choice."""
 
     @field_validator("seeds")
     @classmethod
@@ -136,11 +174,13 @@ class LogConfig(_Section):
     """What a run leaves behind and where."""
 
     out: str | None = None
-    # Training steps between two lines of metrics.jsonl.
+    """Run folder; null: a new one under runs/."""
     every: PositiveInt = 10
-    # Training steps between two checkpoints inside an epoch; None: its end only.
+    """Training steps between two lines of metrics.jsonl."""
     save_every: PositiveInt | None = None
+    """Training steps between two checkpoints inside an epoch; null: its end only."""
     plots: bool = True
+    """Whether to draw the curves of the training."""
 
 
 class Config(_Section):
@@ -150,9 +190,9 @@ class Config(_Section):
     task: TaskConfig = TaskConfig()
     model: ModelConfig = ModelConfig()
     solver: SolverConfig = SolverConfig()
-    # Name -> weight, as `nde.regularizers.weight_of` reads it; the end times have a
-    # width instead, in parts of the interval.
     regularizers: dict[str, float | str] = {}
+    """Name: weight, as in `error: 0.1` or `local-error: 100:10`. steer and
+    steer-gaussian have a width instead, in parts of the interval."""
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     log: LogConfig = LogConfig()
