@@ -21,6 +21,8 @@ from nde.solvers import (
     solve,
 )
 
+GRID = FixedSteps(0.1)
+TIGHT = PID(1e-6, 1e-8)
 PAIR = McCallumFoster("tsit5")
 WAYS = [
     (Recompute(), "tsit5"),
@@ -41,19 +43,29 @@ def network(f64: KIND) -> nn.Sequential:
 
 
 def ode(
-    net: nn.Module, y0: Tensor, adjoint: object, method: object, times: int = 3
+    net: nn.Module,
+    y0: Tensor,
+    adjoint: object,
+    method: object,
+    controller: object = TIGHT,
 ) -> Solution:
     return solve(
         ODETerm(lambda t, y: net(y) + 0.1 * y0.sin()),
         y0,
-        torch.linspace(0, 1, times, dtype=y0.dtype, device=y0.device),
+        torch.linspace(0, 1, 3, dtype=y0.dtype, device=y0.device),
         method=method,
-        controller=PID(1e-6, 1e-8),
+        controller=controller,
         adjoint=adjoint,
     )
 
 
-def sde(net: nn.Module, y0: Tensor, adjoint: object, method: object) -> Solution:
+def sde(
+    net: nn.Module,
+    y0: Tensor,
+    adjoint: object,
+    method: object,
+    controller: object = GRID,
+) -> Solution:
     return solve(
         SDETerm(
             lambda t, y: net(y) + 0.1 * y0.sin(),
@@ -63,7 +75,7 @@ def sde(net: nn.Module, y0: Tensor, adjoint: object, method: object) -> Solution
         y0,
         torch.linspace(0, 1, 3, dtype=y0.dtype, device=y0.device),
         method=method,
-        controller=FixedSteps(0.1),
+        controller=controller,
         adjoint=adjoint,
         noise=1,
     )
@@ -140,3 +152,18 @@ def test_a_graph_that_is_not_used_is_harmless(
             grads.append(torch.autograd.grad(loss, weights, create_graph=graph))
         for one, other in zip(*grads, strict=True):
             torch.testing.assert_close(one, other.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("run", "adjoint", "method"), CASES)
+def test_random_fields_are_told(
+    run: Callable[..., Solution], adjoint: object, method: object, f64: KIND
+) -> None:
+    """Repeated, they would draw other numbers; taped, they may do as they like."""
+    net = nn.Sequential(network(f64), nn.Dropout(0.3))
+    y0 = torch.linspace(-1, 1, 6, **f64).view(3, 2).requires_grad_()
+    with pytest.warns(UserWarning, match="draws random numbers.*Direct"):
+        run(net, y0, adjoint, method, GRID)
+    run(net, y0, Direct(), "heun" if run is sde else "tsit5", GRID)
+    with torch.no_grad():
+        run(net, y0, adjoint, method, GRID)
+    run(net.eval(), y0, adjoint, method, GRID)
