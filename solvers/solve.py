@@ -91,7 +91,8 @@ def solve(
             "reversible_heun" for an SDE; `Backsolve()`, approximate without storing
             states, for ODEs and Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
-            one step, judged by the RMS over all of it.
+            one step, judged by the RMS over all of it. Where samples have their own
+            times, a field may not let one of them depend on others.
         args: given to the term's functions, conditions and resets after time and state,
             if not None. Tensors in nested tuples, lists and dicts get gradients. They
             are passed on as they are, also with `paths`.

@@ -81,11 +81,15 @@ class StochasticMethod:
 
     def adapted(self, noise: Noise) -> StochasticMethod:
         """The method as it is where steps are adapted, for a kind of noise."""
+        method = self
+        if noise == "additive" and self.error_order is not None:
+            # The drift sees the noise, but the noise does not see itself.
+            method = replace(method, error_order=max(self.error_order, 1.5))
         if self.adapting is None or noise not in self.adapting_noises:
-            return self
+            return method
         drift, diffusion = self.adapting_calls
         return replace(
-            self,
+            method,
             take=self.adapting,
             adapting=None,
             drift_evaluations=self.drift_evaluations + drift,
