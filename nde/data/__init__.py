@@ -4,8 +4,9 @@ Needs torch and numpy only, except that tables are parsed with polars.
 """
 
 from nde.data.batch import Batch, collate
+from nde.data.columns import Columns
 from nde.data.errors import DataError, unknown_name
-from nde.data.long_csv import Columns, read_long_csv
+from nde.data.long_table import read_long_csv
 from nde.data.missing import DropProtocol, drop_observations
 from nde.data.scaling import Scaling, fit_scaling
 from nde.data.series import PARTS, Part, Reading, SeriesDataset

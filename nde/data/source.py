@@ -4,8 +4,9 @@ from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from nde.data.columns import Columns
 from nde.data.errors import DataError, unknown_name
-from nde.data.long_csv import Columns, read_long_csv
+from nde.data.long_table import read_long_csv
 from nde.data.series import Reading
 from nde.data.ts_file import read_ts
 
