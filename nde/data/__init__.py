@@ -6,8 +6,10 @@ Needs torch and numpy only, except that tables are parsed with polars.
 from nde.data.batch import Batch, collate
 from nde.data.columns import Columns
 from nde.data.errors import DataError, unknown_name
+from nde.data.formats import FORMATS
 from nde.data.long_table import read_long_csv
 from nde.data.missing import DropProtocol, drop_observations
+from nde.data.request import Request
 from nde.data.scaling import Scaling, fit_scaling
 from nde.data.series import PARTS, Part, Reading, SeriesDataset
 from nde.data.source import BUNDLED, is_bundled, read_source
@@ -16,6 +18,7 @@ from nde.data.ts_file import read_ts
 
 __all__ = [
     "BUNDLED",
+    "FORMATS",
     "PARTS",
     "Batch",
     "Columns",
@@ -23,6 +26,7 @@ __all__ = [
     "DropProtocol",
     "Part",
     "Reading",
+    "Request",
     "Scaling",
     "SeriesDataset",
     "Split",

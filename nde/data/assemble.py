@@ -94,7 +94,7 @@ def gather_cells(
     size = len(row_keys) * channels
     count = np.bincount(slot, minlength=size)
     total = np.bincount(slot, weights=cells[seen], minlength=size)
-    repeats = int((count - 1).clip(0).sum())
+    repeats = len(slot) - np.count_nonzero(count)
     if repeats:
         warnings.append(f"{repeats} repeats of an (id, time, channel) were averaged")
     values = np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -16,7 +16,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "id", "item_id", "unique_id", "series_id", "case_id", "recordid", "subject",
     ),
     "time": ("time", "t", "timestamp", "datetime", "date", "ds", "iculos", "hours"),
-    "label": ("label", "target", "class", "sepsislabel"),
+    "label": ("label", "target", "class", "sepsislabel", "in-hospital_death"),
     "split": ("split",),
 }  # fmt: skip
 

@@ -163,19 +163,18 @@ def _plain(
     text: str, separator: str, file: str
 ) -> tuple[list[str], list[str], list[int]]:
     """Text without quotes: a line is a row, and the separators can be counted."""
-    numbers = []
-    kept = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line and not line.isspace():
-            numbers.append(number)
-            kept.append(line)
+    lines = text.splitlines()
+    kept = [line for line in lines if line and not line.isspace()]
     if not kept:
         raise DataError(f"{file}: the file is empty")
+    numbers = list(range(1, len(lines) + 1))
+    if len(kept) < len(lines):
+        numbers = [n for n in numbers if lines[n - 1] and not lines[n - 1].isspace()]
     header = _header(kept[0].split(separator), file)
-    gaps = len(header) - 1
-    for number, line in zip(numbers, kept, strict=True):
-        if line.count(separator) != gaps:
-            _ragged(file, number, line.count(separator) + 1, len(header))
+    gaps = [line.count(separator) for line in kept]
+    if gaps.count(len(header) - 1) < len(kept):
+        bad = next(i for i, count in enumerate(gaps) if count != len(header) - 1)
+        _ragged(file, numbers[bad], gaps[bad] + 1, len(header))
     return header, kept[1:], numbers[1:]
 
 

@@ -1,5 +1,6 @@
 """What a name or path on the command line leads to, and the bundled data."""
 
+import zipfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -44,8 +45,12 @@ def test_unknown_names_get_a_suggestion() -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
-    path.write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"expected \.csv"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(DataError, match=r"no known format.*\.csv"):
+        read_source(str(path))
+    path.write_bytes(b"PK\3\4")
+    with pytest.raises(DataError, match="damaged or truncated"):
         read_source(str(path))
 
 

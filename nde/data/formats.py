@@ -1,0 +1,134 @@
+"""The formats that are read, and which of them a path holds, told by its content.
+
+A name that says one thing and a content that says another, or a folder that could be
+two things, is an error that names the flag `--format`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nde.data import physionet2012
+from nde.data.cache import through_cache
+from nde.data.errors import DataError, unknown_name
+from nde.data.long_table import read_long_table
+from nde.data.raw import binary_format, read_head
+from nde.data.request import Request
+from nde.data.series import Reading
+from nde.data.table import read_table
+from nde.data.ts_file import holds_ts, is_ts_prefix, read_ts
+
+
+@dataclass(frozen=True)
+class Format:
+    """A layout on the disk: what it looks like, how it is read.
+
+    `files` lists what `read` will open where that is many files, whose series are
+    then kept once parsed.
+    """
+
+    what: str
+    read: Callable[[Path, Request], Reading]
+    files: Callable[[Path, Request], list[Path]] | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "table": Format(
+        "a text table (.csv, .tsv)",
+        lambda path, request: read_long_table(read_table(path), request.columns),
+    ),
+    "ts": Format(
+        "UEA/UCR text, or a folder of a _TRAIN, _TEST pair (.ts)",
+        lambda path, request: read_ts(path),
+    ),
+    "physionet-2012": Format(
+        "a folder of PhysioNet 2012 stays (set-a, or 132539.txt, ...)",
+        physionet2012.read_physionet2012,
+        physionet2012.find_stays,
+    ),
+}
+# How a name ends -> the format that such a name promises.
+_SUFFIXES = {
+    ".csv": "table", ".tsv": "table", ".ts": "ts",
+}  # fmt: skip
+_FOLDERS: dict[str, Callable[[Path], bool]] = {
+    "ts": holds_ts,
+    "physionet-2012": physionet2012.holds_stays,
+}
+# Where an unpacked tar archive names itself.
+_TAR = slice(257, 262)
+
+
+def read_format(path: Path, request: Request) -> Reading:
+    """Read `path` in the format asked for, or in the one it holds.
+
+    Raises `DataError`.
+    """
+    name = request.format or recognise(path)
+    if name not in FORMATS:
+        raise DataError(unknown_name("format", name, FORMATS))
+    form = FORMATS[name]
+    if form.files is None:
+        return form.read(path, request)
+    return through_cache(
+        path,
+        request,
+        form.files(path, request),
+        lambda: form.read(path, request),
+        format=name,
+    )
+
+
+def recognise(path: Path) -> str:
+    """The name of the format that `path` holds. Raises `DataError`."""
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists() and is_ts_prefix(path):
+        return "ts"
+    head = read_head(path)
+    if not head.strip():
+        raise DataError(f"{path}: the file is empty")
+    if head[_TAR] == b"ustar":
+        # The one format that is read from an archive as it was published.
+        return "physionet-2012"
+    found = binary_format(path, head) or _text(path, head)
+    promised = _promise(path)
+    if promised not in (None, found):
+        raise DataError(
+            f"{path}: the name promises {FORMATS[promised].what}, but the content is "
+            f"that of {FORMATS[found].what}; rename the file, or pass --format {found}"
+        )
+    return found
+
+
+def _promise(path: Path) -> str | None:
+    name = path.name.lower().removesuffix(".gz")
+    return next((f for end, f in _SUFFIXES.items() if name.endswith(end)), None)
+
+
+def _text(path: Path, head: bytes) -> str:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if b"\0" in text and _promise(path) is None:
+        raise DataError(f"{path}: a file of no known format; {_known()}")
+    if text[:1] in (b"@", b"#", b"%"):
+        return "ts"
+    return "table"
+
+
+def _folder(path: Path) -> str:
+    found = [name for name, holds in _FOLDERS.items() if holds(path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        flags = " or ".join(f"--format {name}" for name in found)
+        raise DataError(f"{path}: the folder could be read in two ways; pass {flags}")
+    names = sorted(entry.name for entry in path.iterdir())
+    inside = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise DataError(
+        f"{path}: a folder of no known layout (it holds {inside or 'nothing'}); "
+        f"{_known()}"
+    )
+
+
+def _known() -> str:
+    return "expected one of: " + "; ".join(form.what for form in FORMATS.values())
