@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nde.data import physionet2012
+from nde.data import physionet2012, physionet2019, table_folder
 from nde.data.cache import through_cache
 from nde.data.errors import DataError, unknown_name
 from nde.data.long_table import read_long_table
@@ -46,14 +46,26 @@ FORMATS: dict[str, Format] = {
         physionet2012.read_physionet2012,
         physionet2012.find_stays,
     ),
+    "physionet-2019": Format(
+        "a folder of PhysioNet 2019 patients (.psv)",
+        physionet2019.read_physionet2019,
+        physionet2019.find_patients,
+    ),
+    "table-folder": Format(
+        "a folder of text tables, one per series (.csv, .tsv)",
+        table_folder.read_table_folder,
+        table_folder.find_tables,
+    ),
 }
 # How a name ends -> the format that such a name promises.
 _SUFFIXES = {
-    ".csv": "table", ".tsv": "table", ".ts": "ts",
+    ".csv": "table", ".tsv": "table", ".psv": "table", ".ts": "ts",
 }  # fmt: skip
 _FOLDERS: dict[str, Callable[[Path], bool]] = {
     "ts": holds_ts,
     "physionet-2012": physionet2012.holds_stays,
+    "physionet-2019": physionet2019.holds_patients,
+    "table-folder": table_folder.holds_tables,
 }
 # Where an unpacked tar archive names itself.
 _TAR = slice(257, 262)

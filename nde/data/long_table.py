@@ -71,7 +71,7 @@ def read_long_table(table: Table, columns: Columns) -> Reading:
         rows = Rows(codes, times, values)
         layout = "one row per time" + (", values with masks" if masked else "")
     about = About(
-        name=table.source.name.split(".")[0],
+        name=table.source.absolute().name.split(".")[0],
         ids=keys,
         channels=names,
         labels=labels,

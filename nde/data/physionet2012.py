@@ -175,7 +175,7 @@ def _series(path: Path, table: Table, given: tuple[str, ...] | None) -> Reading:
         warnings=warnings,
     )
     about = About(
-        name=path.name.split(".")[0] or "physionet-2012",
+        name=path.absolute().name.split(".")[0],
         ids=tuple(stems[i] for i in order),
         channels=channels,
         time_unit="hours",

@@ -66,7 +66,7 @@ def test_ts_pair_and_table_are_told_apart(tmp_path: Path) -> None:
     text = "@classLabel true a b\n@data\n1,2:a\n"
     for part in ("TRAIN", "TEST"):
         (tmp_path / f"P_{part}.ts").write_text(text)
-    (tmp_path / "visits.csv").write_text("id,t,x\na,0,1\n")
     for source in (tmp_path, tmp_path / "P", tmp_path / "P_TEST.ts"):
         assert read_source(str(source)).dataset.name == "P"
+    (tmp_path / "visits.csv").write_text("id,t,x\na,0,1\n")
     assert read_source(str(tmp_path / "visits.csv")).dataset.name == "visits"
