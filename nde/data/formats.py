@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nde.data import physionet2012, physionet2019, table_folder
+from nde.data.arrays import read_arrays, read_hdf5
 from nde.data.cache import through_cache
+from nde.data.columnar import read_feather, read_parquet
 from nde.data.errors import DataError, unknown_name
-from nde.data.long_table import read_long_table
+from nde.data.json_lines import read_json_lines
 from nde.data.raw import binary_format, read_head
 from nde.data.request import Request
 from nde.data.series import Reading
 from nde.data.table import read_table
 from nde.data.ts_file import holds_ts, is_ts_prefix, read_ts
+from nde.data.wide_table import read_any_table
 
 
 @dataclass(frozen=True)
@@ -24,19 +27,38 @@ class Format:
     """A layout on the disk: what it looks like, how it is read.
 
     `files` lists what `read` will open where that is many files, whose series are
-    then kept once parsed.
+    then kept once parsed. `takes_times` says whether `--times` can go with it.
     """
 
     what: str
     read: Callable[[Path, Request], Reading]
     files: Callable[[Path, Request], list[Path]] | None = None
+    takes_times: bool = False
 
 
 FORMATS: dict[str, Format] = {
     "table": Format(
         "a text table (.csv, .tsv)",
-        lambda path, request: read_long_table(read_table(path), request.columns),
+        lambda path, request: read_any_table(read_table(path), request),
+        takes_times=True,
     ),
+    "parquet": Format(
+        "a Parquet table (.parquet)",
+        lambda path, request: read_any_table(read_parquet(path), request),
+        takes_times=True,
+    ),
+    "feather": Format(
+        "a Feather table (.feather, .arrow)",
+        lambda path, request: read_any_table(read_feather(path), request),
+        takes_times=True,
+    ),
+    "json-lines": Format(
+        "JSON lines (.jsonl)",
+        read_json_lines,
+        takes_times=True,
+    ),
+    "arrays": Format("arrays (.npz, .npy, .pt)", read_arrays, takes_times=True),
+    "hdf5": Format("HDF5 of PyPOTS (.h5)", read_hdf5, takes_times=True),
     "ts": Format(
         "UEA/UCR text, or a folder of a _TRAIN, _TEST pair (.ts)",
         lambda path, request: read_ts(path),
@@ -60,6 +82,9 @@ FORMATS: dict[str, Format] = {
 # How a name ends -> the format that such a name promises.
 _SUFFIXES = {
     ".csv": "table", ".tsv": "table", ".psv": "table", ".ts": "ts",
+    ".parquet": "parquet", ".feather": "feather", ".arrow": "feather",
+    ".jsonl": "json-lines", ".npz": "arrays", ".npy": "arrays", ".pt": "arrays",
+    ".h5": "hdf5", ".hdf5": "hdf5",
 }  # fmt: skip
 _FOLDERS: dict[str, Callable[[Path], bool]] = {
     "ts": holds_ts,
@@ -80,6 +105,10 @@ def read_format(path: Path, request: Request) -> Reading:
     if name not in FORMATS:
         raise DataError(unknown_name("format", name, FORMATS))
     form = FORMATS[name]
+    if request.times is not None and not form.takes_times:
+        raise DataError(
+            f"{path}: --times is for grids of values without times, not for {form.what}"
+        )
     if form.files is None:
         return form.read(path, request)
     return through_cache(
@@ -124,6 +153,8 @@ def _text(path: Path, head: bytes) -> str:
         raise DataError(f"{path}: a file of no known format; {_known()}")
     if text[:1] in (b"@", b"#", b"%"):
         return "ts"
+    if text[:1] in (b"{", b"["):
+        return "json-lines"
     return "table"
 
 
