@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nde.cli.console import finish, keep_log, note, warn, watching
-from nde.data import is_bundled
+from nde.data import is_named
 from nde.training.build import check_method, choose_device, try_model
 from nde.training.config import Config
 from nde.training.config_file import (
@@ -76,7 +76,7 @@ def run_train(
 def _resolve(config: Config) -> Config:
     """The configuration that reproduces the run from anywhere, in another folder."""
     data = config.data
-    named = data.source is not None and is_bundled(data.source)
+    named = data.source is not None and is_named(data.source)
     fixed = [
         ("data.source", data.source if named else _absolute(data.source)),
         ("data.labels", _absolute(data.labels)),

@@ -69,7 +69,7 @@ FORMATS: dict[str, Format] = {
         physionet2012.find_stays,
     ),
     "physionet-2019": Format(
-        "a folder of PhysioNet 2019 patients (.psv)",
+        "a folder of PhysioNet 2019 patients (.psv, or training_setA.zip)",
         physionet2019.read_physionet2019,
         physionet2019.find_patients,
     ),

@@ -10,9 +10,6 @@ https://physionet.org/content/challenge-2012/1.0.0/
 """
 
 import re
-import tarfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from nde.data.assemble import About, assemble, gather_cells
 from nde.data.cells import read_numbers, refuse_at, sorted_codes
 from nde.data.errors import DataError, unknown_name
 from nde.data.labels import with_labels
+from nde.data.members import list_members, read_members
 from nde.data.raw import read_bytes, read_head
 from nde.data.request import Request
 from nde.data.series import FloatArray, Reading
@@ -52,7 +50,7 @@ def holds_stays(folder: Path) -> bool:
 
 def find_stays(path: Path, request: Request) -> list[Path]:
     """Every file that `read_physionet2012` reads: stays or archives, and outcomes."""
-    files = [file for box in _boxes(path) for file in _contents(box)]
+    files = [file for box in _boxes(path) for file in list_members(box, _STAY)]
     return [*files, *_outcomes(path, request)]
 
 
@@ -63,7 +61,8 @@ def read_physionet2012(path: Path, request: Request) -> Reading:
     Raises `DataError` naming file and line.
     """
     boxes = _boxes(path)
-    table = parse_tables(path, _texts(boxes))
+    stays = (stay for box in boxes for stay in read_members(box, _STAY))
+    table = parse_tables(path, stays)
     expected = _HEADER.decode().split(",")
     if table.frame.columns != expected:
         raise DataError(
@@ -103,12 +102,6 @@ def _boxes(path: Path) -> list[Path]:
     return list(sets.values()) or [path]
 
 
-def _contents(box: Path) -> list[Path]:
-    if box.is_file():
-        return [box]
-    return sorted(file for file in box.iterdir() if _STAY.match(file.name))
-
-
 def _outcomes(path: Path, request: Request) -> list[Path]:
     """Files of outcomes for the sets of `path`, in it or beside it."""
     if request.labels is not None:
@@ -120,24 +113,6 @@ def _outcomes(path: Path, request: Request) -> list[Path]:
         here = sorted(box.glob(names)) if box.is_dir() else []
         found += here or sorted(box.parent.glob(names))
     return found
-
-
-def _texts(boxes: list[Path]) -> Iterator[tuple[str, bytes]]:
-    for box in boxes:
-        if box.is_dir():
-            for file in _contents(box):
-                yield str(file), read_bytes(file)
-            continue
-        try:
-            with tarfile.open(box) as archive:
-                for member in archive:
-                    content = archive.extractfile(member) if member.isfile() else None
-                    if content is not None and _STAY.match(Path(member.name).name):
-                        yield f"{box}/{member.name}", content.read()
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-            raise DataError(
-                f"{box}: a damaged or truncated archive ({error}); fetch it again"
-            ) from None
 
 
 def _series(path: Path, table: Table, given: tuple[str, ...] | None) -> Reading:

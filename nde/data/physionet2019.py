@@ -1,16 +1,17 @@
 """The layout of the PhysioNet/CinC Challenge 2019: one `.psv` table per patient.
 
-A folder of `p000001.psv`, ..., or of the folders `training` and `training_setB` as
-published: values separated by bars, one row per hour in the unit, `NaN` for missing,
-`ICULOS` the hour. `SepsisLabel` is 1 from six hours before the clinical onset of sepsis
-on; a patient is in class 1 if it ever is. It is never a channel. Hours after it turned
-to 1 stay in the series, as in the published benchmarks.
+A folder of `p000001.psv`, ..., or of the folders `training` and `training_setB`, or of
+their archives `training_setA.zip` and `training_setB.zip`, as published: values
+separated by bars, one row per hour in the unit, `NaN` for missing, `ICULOS` the hour.
+`SepsisLabel` is 1 from six hours before the clinical onset of sepsis on; a patient is
+in class 1 if it ever is. It is never a channel. Hours after it turned to 1 stay in the
+series, as in the published benchmarks.
 
 Source: Reyna et al., "Early prediction of sepsis from clinical data", 2019,
 https://physionet.org/content/challenge-2019/1.0.0/
 """
 
-from collections.abc import Iterator
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,22 +19,25 @@ from nde.data.cells import refuse_at
 from nde.data.columns import Columns
 from nde.data.errors import DataError
 from nde.data.long_table import read_long_table
+from nde.data.members import list_members, read_members
 from nde.data.request import Request
 from nde.data.series import Reading
 from nde.data.table import Table
-from nde.data.table_folder import STEM, read_files
+from nde.data.table_folder import STEM, read_stems
 
 _TIME, _LABEL = "ICULOS", "SepsisLabel"
+_PATIENT = re.compile(r"^[^.].*\.psv$")
+_SET = re.compile(r"^training(_set(?P<set>[AB])(\.zip)?)?$")
 
 
 def holds_patients(folder: Path) -> bool:
-    """Whether `folder` holds `.psv` files, itself or in folders named training."""
-    return next(_patients(folder), None) is not None
+    """Whether `folder` holds `.psv` files, or the published folders of them."""
+    return bool(_sets(folder)) or any(_PATIENT.match(f.name) for f in folder.iterdir())
 
 
 def find_patients(path: Path, request: Request) -> list[Path]:
-    """The `.psv` files of `path`, sorted by name."""
-    return sorted(_patients(path), key=lambda file: file.name)
+    """Every file that `read_physionet2019` reads: patients or archives of them."""
+    return [file for box in _boxes(path) for file in list_members(box, _PATIENT)]
 
 
 def read_physionet2019(path: Path, request: Request) -> Reading:
@@ -42,7 +46,9 @@ def read_physionet2019(path: Path, request: Request) -> Reading:
     Channels that no patient has a value of are left out unless asked for. Raises
     `DataError` naming file and line.
     """
-    table = read_files(path, find_patients(path, request))
+    boxes = _boxes(path)
+    patients = (file for box in boxes for file in read_members(box, _PATIENT))
+    table = read_stems(path, patients)
     for name in (_TIME, _LABEL):
         if name not in table.frame.columns:
             raise DataError(
@@ -70,9 +76,20 @@ def read_physionet2019(path: Path, request: Request) -> Reading:
     return replace(reading, dataset=dataset, notes=(*reading.notes, told))
 
 
-def _patients(folder: Path) -> Iterator[Path]:
-    yield from folder.glob("*.psv")
-    yield from folder.glob("training*/*.psv")
+def _boxes(path: Path) -> list[Path]:
+    """Where the patients are: `path` itself, or the sets in it."""
+    return [path] if path.is_file() else (_sets(path) or [path])
+
+
+def _sets(folder: Path) -> list[Path]:
+    """The published sets in `folder`, a folder of one before its archive."""
+    sets: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir()):
+        match = _SET.match(entry.name)
+        if match and (entry.is_file() or list_members(entry, _PATIENT)):
+            # The archive of set A unpacks to a folder that does not name it.
+            sets.setdefault(match["set"] or "A", entry)
+    return list(sets.values())
 
 
 def _ever(table: Table) -> Table:

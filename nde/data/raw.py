@@ -54,4 +54,6 @@ def binary_format(path: Path, head: bytes) -> str | None:
             raise DataError(f"{path}: a damaged or truncated zip archive") from None
         if any(name.endswith(("/data.pkl", ".npy")) for name in names):
             return "arrays"
+        if any(name.endswith(".psv") for name in names):
+            return "physionet-2019"
     return None

@@ -1,6 +1,7 @@
 """A folder of text tables, one per series, whose names are the ids."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def read_table_folder(path: Path, request: Request) -> Reading:
     series. Files with a column of ids need `--id`, to say which of the two counts.
     Raises `DataError` naming file and line.
     """
-    table = read_files(path, find_tables(path, request))
+    files = find_tables(path, request)
+    table = read_stems(path, ((str(file), read_bytes(file)) for file in files))
     columns = request.columns
     if columns.id is None:
         names = [n for n in table.frame.columns if n.lower() in ALIASES["id"]]
@@ -53,20 +55,20 @@ def read_table_folder(path: Path, request: Request) -> Reading:
     return read_long_table(table, columns)
 
 
-def read_files(source: Path, files: list[Path]) -> Table:
-    """One table of `files`, with a column `STEM` of their names without suffixes.
+def read_stems(source: Path, texts: Iterable[tuple[str, bytes]]) -> Table:
+    """One table of files by place and content, with a column `STEM` of their names.
 
     Raises `DataError`.
     """
     import polars as pl
 
-    table = parse_tables(source, ((str(file), read_bytes(file)) for file in files))
+    table = parse_tables(source, texts)
     if STEM in table.frame.columns:
         raise DataError(
             f"{table.files[0]}: a column named {STEM!r}, which is kept for the names "
             "of the files; rename it"
         )
-    stems = [_stem(file) for file in files]
+    stems = [_stem(file) for file in table.files]
     twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:
         raise DataError(f"{source}: two files of the name {twice[0]!r}; rename one")
@@ -74,8 +76,8 @@ def read_files(source: Path, files: list[Path]) -> Table:
     return replace(table, frame=table.frame.with_columns(column))
 
 
-def _stem(file: Path) -> str:
-    return file.name.removesuffix(".gz").rpartition(".")[0]
+def _stem(file: str) -> str:
+    return Path(file).name.removesuffix(".gz").rpartition(".")[0]
 
 
 def _is_table(file: Path) -> bool:

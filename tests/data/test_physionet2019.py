@@ -1,5 +1,6 @@
 """PhysioNet 2019: one table per patient, labels by the hour, refusals by place."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,29 @@ def test_folders_as_published(tmp_path: Path) -> None:
     (tmp_path / "both" / "training_setB").mkdir()
     first.rename(tmp_path / "both" / "training_setB" / "p000002.psv")
     assert_same(read_source(str(tmp_path / "both")).dataset, wanted)
+
+
+def test_archives_as_published(tmp_path: Path) -> None:
+    wanted = read_source(str(write_patients(tmp_path / "flat"))).dataset
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for i, name in enumerate(PATIENTS):
+        with zipfile.ZipFile(packed / f"training_set{'AB'[i]}.zip", "w") as archive:
+            archive.write(tmp_path / "flat" / f"{name}.psv", f"training/{name}.psv")
+            archive.writestr(f"__MACOSX/training/._{name}.psv", "no table")
+    assert_same(read_source(str(packed)).dataset, wanted)
+    one = read_source(str(packed / "training_setB.zip")).dataset
+    assert one.ids == ("p000002",)
+    raw = (packed / "training_setA.zip").read_bytes()
+    (packed / "training_setA.zip").write_bytes(raw[:-40])
+    message = refusal(lambda: read_source(str(packed)))
+    assert "training_setA.zip" in message and "truncated" in message
+
+
+def test_a_folder_named_training_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "a.csv").write_text("t,x\n0,1\n1,2\n")
+    assert read_source(str(tmp_path)).dataset.ids == ("a",)
 
 
 def test_the_label_is_never_a_channel(tmp_path: Path) -> None:
