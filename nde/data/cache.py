@@ -1,4 +1,4 @@
-"""What took long to parse, kept as arrays beside the downloads.
+"""What took long to parse, kept as arrays in a folder of the user's cache.
 
 One file per source and format, with a digest of what it was made from: the sizes and
 modification times of the files read, and the request. A damaged or outdated file is
@@ -42,7 +42,7 @@ def through_cache(
     """What `read` makes of `path`, from an earlier time if `files` are the same."""
     if not request.cache:
         return read()
-    folder = (request.data_dir or default_folder()) / "parsed"
+    folder = default_folder() / "parsed"
     where = str(path.absolute())
     short = hashlib.sha256(where.encode()).hexdigest()[:16]
     kept = folder / f"{format}-{short}.npz"

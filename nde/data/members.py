@@ -28,8 +28,8 @@ def read_members(box: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, byt
             yield str(file), read_bytes(file)
         return
     try:
-        with open(box, "rb") as file:
-            members = _zip if file.read(2) == b"PK" else _tar
+        with open(box, "rb") as start:
+            members = _zip if start.read(2) == b"PK" else _tar
         for name, content in members(box, pattern):
             yield f"{box}/{name}", content
     except (

@@ -12,8 +12,8 @@ class Request:
 
     `format` is a name of `nde.data.FORMATS`. `labels` is a table `id, label[, split]`
     for the series of the source, `times` a file with the times of a grid whose values
-    the source holds. `data_dir` holds downloaded data sets and what was parsed once;
-    `cache` says whether to keep what took long to parse.
+    the source holds. `data_dir` is where named data sets lie or are fetched to; `cache`
+    says whether to keep what took long to parse.
     """
 
     columns: Columns = field(default_factory=Columns)

@@ -38,8 +38,9 @@ class DataConfig(_Section):
     # A table id, label[, split] of its own; times of a grid of values.
     labels: str | None = None
     times: str | None = None
-    # Downloads and what was parsed once; None: $NDE_DATA_DIR or the user's cache.
+    # Files of named data sets; None: $NDE_DATA_DIR or the user's cache.
     data_dir: str | None = None
+    # Whether to keep what took long to parse, there too.
     cache: bool = True
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_protocol: DropProtocol = "channels"

@@ -84,6 +84,14 @@ def test_labels_from_a_file_are_matched_after_reading(tmp_path: Path) -> None:
     assert read_source(str(folder)).dataset.classes == ("0", "1")
 
 
+def test_nothing_is_written_beside_the_data(tmp_path: Path, data_dir: Path) -> None:
+    folder = write_stays(tmp_path / "p")
+    before = sorted(folder.rglob("*"))
+    read_source(str(folder), Request(data_dir=folder))
+    assert sorted(folder.rglob("*")) == before
+    assert len(kept(data_dir)) == 1
+
+
 def test_it_can_be_turned_off(tmp_path: Path, data_dir: Path) -> None:
     folder = write_stays(tmp_path / "p")
     for _ in range(2):

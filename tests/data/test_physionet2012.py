@@ -127,9 +127,9 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
     assert "set-a.tar.gz" in message and "truncated" in message
 
 
-def test_real_stays(real_data: Path, tmp_path: Path) -> None:
+def test_real_stays(real_data: Path) -> None:
     fixture = real_data / "physionet2012" / "fixture_100"
-    dataset = read_source(str(fixture), Request(data_dir=tmp_path)).dataset
+    dataset = read_source(str(fixture)).dataset
     assert len(dataset) == 100
     rows = 0
     with tarfile.open(fixture / "set-a.tar.gz") as archive:
