@@ -1,6 +1,6 @@
 """Series data: reading, splitting, imposed missingness, scaling and batches.
 
-Needs torch and numpy only, except that tables are parsed with polars.
+Needs torch and numpy only, except that tables are parsed with polars, HDF5 with h5py.
 """
 
 from nde.data.batch import Batch, collate

@@ -69,7 +69,10 @@ def read_hdf5(path: Path, request: Request) -> Reading:
             }
             groups = [str(name) for name, item in file.items() if name not in arrays]
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: a damaged or truncated HDF5 file ({error})") from None
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"{path}: a damaged or truncated HDF5 file ({reason})"
+        ) from None
     if "X" not in arrays and groups:
         raise DataError(
             f"{path}: no array X at the top, only the groups {', '.join(groups)}; "

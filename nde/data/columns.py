@@ -49,8 +49,9 @@ class Roles:
 def find_roles(table: Table, columns: Columns) -> Roles:
     """Roles of the columns of `table`; time may be absent, the id may not.
 
-    A column with one of the usual names of a label that `--channels` names, or that is
-    the only one left to be a channel, as in `item_id, timestamp, target`, is a channel.
+    A column "target" that is the only one left to be a channel is one, as in tables of
+    AutoGluon, `item_id, timestamp, target`; and so is a label by its usual name that
+    `--channels` names.
     Raises `DataError`.
     """
     key = find_column(table, "id", columns.id)
@@ -62,7 +63,8 @@ def find_roles(table: Table, columns: Columns) -> Roles:
     roles = Roles(key, time, label, split)
     if columns.label is None and label is not None:
         wanted = label in (columns.channels or ())
-        if wanted or (time is not None and not roles.rest(table.frame.columns)):
+        alone = time is not None and not roles.rest(table.frame.columns)
+        if wanted or (alone and label.lower() == "target"):
             return Roles(key, time, None, split)
     return roles
 

@@ -109,15 +109,21 @@ def read_format(path: Path, request: Request) -> Reading:
         raise DataError(
             f"{path}: --times is for grids of values without times, not for {form.what}"
         )
-    if form.files is None:
-        return form.read(path, request)
-    return through_cache(
-        path,
-        request,
-        form.files(path, request),
-        lambda: form.read(path, request),
-        format=name,
-    )
+    try:
+        if form.files is None:
+            return form.read(path, request)
+        return through_cache(
+            path,
+            request,
+            form.files(path, request),
+            lambda: form.read(path, request),
+            format=name,
+        )
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: cannot be read as {form.what} "
+            f"({error.strerror or error})"
+        ) from None
 
 
 def recognise(path: Path) -> str:
@@ -149,8 +155,12 @@ def _promise(path: Path) -> str | None:
 
 def _text(path: Path, head: bytes) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if b"\0" in text and _promise(path) is None:
-        raise DataError(f"{path}: a file of no known format; {_known()}")
+    if b"\0" in text:
+        promised = _promise(path)
+        if promised is None:
+            raise DataError(f"{path}: a file of no known format; {_known()}")
+        # Damaged, or in another encoding: its reader knows what to say.
+        return promised
     if text[:1] in (b"@", b"#", b"%"):
         return "ts"
     if text[:1] in (b"{", b"["):

@@ -198,6 +198,9 @@ def test_empty_files(suffix: str, tmp_path: Path) -> None:
         ("a.bin", b"\x7fELF\x02\x01\x00\x00", ["no known format", "Parquet", ".csv"]),
         ("a.csv.gz", gzip.compress(b"id,t,x\na,0,1\n" * 99)[:-9], ["cannot be read"]),
         ("a.npz", b"PK\x03\x04", ["damaged or truncated"]),
+        ("a.pt", b"\x80\x02\x00cposix", ["cannot be loaded"]),
+        ("a.feather", b"FEA1\0\0", ["not a Feather file"]),
+        ("a.h5", b"\0\0", ["HDF5"]),
     ],
 )
 def test_bytes_of_no_format(
@@ -208,6 +211,19 @@ def test_bytes_of_no_format(
     message = refusal(lambda: read_source(str(path)))
     for word in [name, *words]:
         assert word in message
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_format_that_the_path_is_not(form: str, tmp_path: Path) -> None:
+    folder, _ = write("folder", tmp_path)
+    table, _ = write("csv", tmp_path)
+    wrong = (
+        table
+        if form in ("table-folder", "physionet-2012", "physionet-2019")
+        else folder
+    )
+    message = refusal(lambda: read_source(str(wrong), Request(format=form)))
+    assert "made" in message
 
 
 def test_unknown_formats_and_times_that_do_not_fit(tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ def test_forecasting_tables_have_a_channel_and_no_label(
     np.testing.assert_array_equal(np.diff(dataset.times[0]), [86400])
 
 
+def test_a_label_alone_is_no_channel(tmp_path: Path) -> None:
+    path = write(tmp_path, "id,time,label\nA,0,1\nA,1,1\n")
+    assert "no column of numbers" in refusal(lambda: read_long_csv(path))
+
+
 def test_a_label_that_changes_may_be_a_channel(tmp_path: Path) -> None:
     path = write(tmp_path, "id,time,target,price\nA,0,1,5\nA,1,2,6\n")
     message = refusal(lambda: read_long_csv(path))
