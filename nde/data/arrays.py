@@ -148,7 +148,6 @@ def _read(path: Path, kind: str, arrays: Arrays, request: Request) -> Reading:
         f"file: {path} ({kind}: {shapes})",
         f"time: {clock}",
         "label: " + ("y" if labels is not None else "none"),
-        f"channels: {', '.join(about.channels)}",
     ]
     if _HELD_BACK in arrays:
         notes.append(f"{_HELD_BACK} holds values held back from X and is not read")

@@ -5,7 +5,7 @@ two things, is an error that names the flag `--format`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nde.data import physionet2012, physionet2019, table_folder
@@ -36,6 +36,14 @@ class Format:
     takes_times: bool = False
 
 
+def _read_ts(path: Path, request: Request) -> Reading:
+    reading = read_ts(path)
+    chosen = request.columns.channels
+    if chosen is None:
+        return reading
+    return replace(reading, dataset=reading.dataset.select(chosen))
+
+
 FORMATS: dict[str, Format] = {
     "table": Format(
         "a text table (.csv, .tsv)",
@@ -61,7 +69,7 @@ FORMATS: dict[str, Format] = {
     "hdf5": Format("HDF5 of PyPOTS (.h5)", read_hdf5, takes_times=True),
     "ts": Format(
         "UEA/UCR text, or a folder of a _TRAIN, _TEST pair (.ts)",
-        lambda path, request: read_ts(path),
+        _read_ts,
     ),
     "physionet-2012": Format(
         "a folder of PhysioNet 2012 stays (set-a, or 132539.txt, ...)",

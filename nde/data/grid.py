@@ -4,14 +4,14 @@ A step at which no channel of a series has a value was not observed and is left 
 that padding needs no lengths and a grid makes the series that a long table makes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nde.data.assemble import About, Rows, assemble
-from nde.data.errors import DataError, unknown_name
+from nde.data.errors import DataError
 from nde.data.raw import read_bytes
 from nde.data.series import FloatArray, Reading
 from nde.data.stamps import stamp_seconds
@@ -41,14 +41,7 @@ def read_grid(
     `source` is named in messages. Raises `DataError`.
     """
     series, steps, _ = grid.values.shape
-    channels = about.channels
     values = grid.values
-    if chosen is not None:
-        for name in chosen:
-            if name not in channels:
-                known = unknown_name("channel", name, channels)
-                raise DataError(f"{source}: {known}")
-        values = values[:, :, [channels.index(name) for name in chosen]]
     _refuse_infinite(source, about, grid.values)
     times = np.arange(steps, dtype=np.float64) if grid.times is None else grid.times
     times = np.broadcast_to(times, (series, steps))
@@ -74,19 +67,14 @@ def read_grid(
     dropped = int((np.isfinite(times) & ~kept).sum())
     if dropped:
         notes = (*notes, f"{dropped} steps without any value are left out")
+    notes = (*notes, f"channels: {', '.join(chosen or about.channels)}")
     codes, place = np.nonzero(kept)
     rows = Rows(codes, times[codes, place], values[codes, place])
     unit = about.time_unit or ("steps" if grid.times is None else "")
-    told = About(
-        name=about.name,
-        ids=about.ids,
-        channels=chosen or channels,
-        labels=about.labels,
-        classes=about.classes,
-        parts=about.parts,
-        time_unit=unit,
-    )
-    return assemble(told, rows, notes, warnings)
+    reading = assemble(replace(about, time_unit=unit), rows, notes, warnings)
+    if chosen is None:
+        return reading
+    return replace(reading, dataset=reading.dataset.select(chosen))
 
 
 def read_times_file(path: Path, steps: int) -> tuple[FloatArray, str]:

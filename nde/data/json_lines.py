@@ -132,7 +132,6 @@ def _gluonts(
         f"id: {_ID if _ID in records[0] else 'number of the line'}",
         "time: 0, 1, 2, ... steps from the start of each series",
         f"label: {name or 'none'}",
-        f"channels: {', '.join(channels)}",
     )
     reading = read_grid(path, about, Grid(grid), notes, chosen=request.columns.channels)
     if not others:

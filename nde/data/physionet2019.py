@@ -107,12 +107,11 @@ def _without_unseen(reading: Reading) -> Reading:
     seen = dataset.observed() > 0
     if seen.all():
         return reading
-    lost = [n for n, kept in zip(dataset.channels, seen, strict=True) if not kept]
-    names = tuple(n for n in dataset.channels if n not in lost)
-    values = tuple(value[:, seen] for value in dataset.values)
+    kept = [n for n, there in zip(dataset.channels, seen, strict=True) if there]
+    lost = [n for n in dataset.channels if n not in kept]
     doubt = f"channels without any value are left out: {', '.join(lost)}"
     return replace(
         reading,
-        dataset=replace(dataset, channels=names, values=values),
+        dataset=dataset.select(kept),
         warnings=(*reading.warnings, doubt),
     )

@@ -1,6 +1,5 @@
 """From what the user typed to a data set: a name, or a path in any format."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -11,7 +10,7 @@ from nde.data.labels import read_with_labels
 from nde.data.named import NAMED, read_named
 from nde.data.request import Request
 from nde.data.series import Reading
-from nde.data.ts_file import is_ts_prefix, read_ts
+from nde.data.ts_file import is_ts_prefix
 
 # Name on the command line -> file stem under bundled/.
 BUNDLED = {"japanese-vowels": "JapaneseVowels"}
@@ -24,31 +23,41 @@ def read_source(source: str, request: Request | None = None) -> Reading:
     content or by `request`. Raises `DataError`.
     """
     request = request or Request()
-    stem = BUNDLED.get(source)
-    if stem is not None:
-        with as_file(files("nde.data") / "bundled") as folder:
-            reading = read_ts(folder / f"{stem}_TRAIN.ts.gz")
-        told = f"bundled data set {source}, see its NOTICE for donors and licence"
-        return replace(reading, notes=(told, *reading.notes[1:]))
+    if request.labels is None:
+        return _read(source, request)
+    reading = _read(source, request.without_label())
+    return read_with_labels(reading, request.labels, request.columns)
+
+
+def _read(source: str, request: Request) -> Reading:
+    if source in BUNDLED or source in NAMED:
+        for flag, value in (("times", request.times), ("format", request.format)):
+            if value is not None:
+                raise DataError(
+                    f"{source} is a data set known by name; leave out --{flag}, or "
+                    f"write ./{source} for a path"
+                )
+    if source in BUNDLED:
+        return _bundled(source, request)
     if source in NAMED:
-        return _labelled(request, lambda said: read_named(source, said))
+        return read_named(source, request)
     path = Path(source).expanduser()
     if not path.exists() and not is_ts_prefix(path):
         raise DataError(
             f"no such file or folder, and no data set of that name: "
             f"{unknown_name('data set', source, (*BUNDLED, *NAMED))}"
         )
-    return _labelled(request, lambda said: read_format(path, said))
+    return read_format(path, request)
+
+
+def _bundled(name: str, request: Request) -> Reading:
+    with as_file(files("nde.data") / "bundled") as folder:
+        path = folder / f"{BUNDLED[name]}_TRAIN.ts.gz"
+        reading = read_format(path, replace(request, format="ts"))
+    told = f"bundled data set {name}, see its NOTICE for donors and licence"
+    return replace(reading, notes=(told, *reading.notes[1:]))
 
 
 def is_named(source: str) -> bool:
     """Whether `source` is the name of a data set, and no path."""
     return source in BUNDLED or source in NAMED
-
-
-def _labelled(request: Request, read: Callable[[Request], Reading]) -> Reading:
-    """What `read` makes of `request`, with the labels of a file of their own."""
-    if request.labels is None:
-        return read(request)
-    reading = read(request.without_label())
-    return read_with_labels(reading, request.labels, request.columns)

@@ -104,7 +104,6 @@ def _wide(
         f"id: {roles.id}",
         f"time: {clock}" + (f" ({unit})" if unit else ""),
         f"label: {roles.label or 'none'}",
-        f"channels: {', '.join(runs)}",
         f"split: {roles.split or 'none'}",
     )
     chosen = request.columns.channels

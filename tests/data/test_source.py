@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nde.data import BUNDLED, DataError, read_source, read_ts
+from nde.data import BUNDLED, Columns, DataError, Request, read_source, read_ts
 
 
 def test_bundled_japanese_vowels() -> None:
@@ -36,6 +36,31 @@ def test_bundled_copy_equals_the_archive(real_data: Path) -> None:
     np.testing.assert_array_equal(bundled.labels, archive.labels)
     for a, b in zip(bundled.values, archive.values, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_channels_of_ts_files_can_be_chosen(tmp_path: Path) -> None:
+    (tmp_path / "a.ts").write_text("@classLabel true u v\n@data\n1,2:3,4:u\n5:6:v\n")
+    whole = read_source(str(tmp_path / "a.ts")).dataset
+    chosen = Request(columns=Columns(channels=("x2",)))
+    some = read_source(str(tmp_path / "a.ts"), chosen).dataset
+    assert some.channels == ("x2",)
+    for a, b in zip(some.values, whole.values, strict=True):
+        np.testing.assert_array_equal(a, b[:, 1:])
+    bad = Request(columns=Columns(channels=("x1", "y2")))
+    with pytest.raises(DataError, match="did you mean 'x2'"):
+        read_source(str(tmp_path / "a.ts"), bad)
+
+
+def test_options_go_with_bundled_data_or_are_refused(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    dataset = read_source("japanese-vowels").dataset
+    rows = [f"{key},{i % 2}" for i, key in enumerate(dataset.ids)]
+    labels.write_text("id,label\n" + "\n".join(rows))
+    relabelled = read_source("japanese-vowels", Request(labels=labels)).dataset
+    assert relabelled.classes == ("0", "1") and relabelled.parts == dataset.parts
+    for request in (Request(times=labels), Request(format="ts")):
+        with pytest.raises(DataError, match=r"leave out --.*\./japanese-vowels"):
+            read_source("japanese-vowels", request)
 
 
 def test_unknown_names_get_a_suggestion() -> None:
