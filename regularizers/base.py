@@ -2,6 +2,8 @@
 
 A regularizer may ask for times before the solve, and turns the solution into one number
 after it. To write your own, give a class these members; it need not inherit anything.
+Integrals along the solution and moved end times are kinds of their own, see `integral`
+and `end_time`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ from torch import Tensor
 
 from nde.regularizers.weight import Weight, weight_at
 from nde.solvers import Solution
+from nde.solvers.controller import ErrorScale
 from nde.solvers.state import State, map_tensors
 
 
 class Regularizer(Protocol):
-    """A penalty on what a solve costs."""
+    """A penalty on what a solve costs.
+
+    One that reads recorded errors may also have `scale`, "attached", "detached" or
+    None, for how a layer is to solve: the `error_scale` of the controller.
+    """
 
     @property
     def name(self) -> str:
@@ -61,6 +68,21 @@ class Draw:
             return None
         probes = torch.cat(wanted, dim=1)
         return probes[0] if probes.shape[0] == 1 else probes
+
+    @property
+    def error_scale(self) -> ErrorScale | None:
+        """What regularizers ask of `error_scale` of the controller; None if nothing.
+
+        Raises ValueError if they ask for both.
+        """
+        asked = [getattr(one, "scale", None) for one in self.regularizers]
+        scales: list[ErrorScale] = [scale for scale in asked if scale is not None]
+        if len(set(scales)) > 1:
+            raise ValueError(
+                "one regularizer has scale='attached' and another scale='detached', "
+                "but a solve records errors in one way; give all of them the same"
+            )
+        return scales[0] if scales else None
 
     def penalties(self, solution: Solution) -> dict[str, Tensor]:
         """Each regularizer's value, by name, without its weight."""

@@ -13,32 +13,65 @@ is about 0.1, at a cosine of 0.3 to 0.6. `step="initial", k1="frozen"` reproduce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nde.regularizers.solver_cost import require_error, require_stiffness
+from nde.regularizers.measure import Measure, steps_of
+from nde.regularizers.serving import (
+    check_scale,
+    require_error,
+    require_stiffness,
+    warn_of_rounding,
+)
 from nde.regularizers.weight import Weight, check_weight
 from nde.solvers import Solution
+from nde.solvers.controller import ErrorScale
+from nde.solvers.extra_step import StepNoise
 from nde.solvers.state import State, map_tensors
 
 Sampling = Literal["unbiased", "biased"]
+Average = Literal["steps", "time"]
+
+
+class ExtraSteps(NamedTuple):
+    """Error, stiffness, length and importance of extra steps: `(draws, rows)` each."""
+
+    error: Tensor
+    stiffness: Tensor
+    h: Tensor
+    importance: Tensor
 
 
 @dataclass(frozen=True)
 class LocalSampling:
     """Where and how the extra steps are taken.
 
-    `sampling`: "unbiased" draws times uniform over the interval, "biased" draws one of
-    the accepted steps and starts where it did. `draws` steps per solve. `step`
-    "accepted" takes the accepted step that holds the time, "initial" Hairer's initial
-    step; both are constants, clipped to the end. `k1` "attached" or "frozen";
-    `state` "detached" or "attached" (unbiased only).
+    Args:
+        sampling: "unbiased" draws times uniform over the interval, of each sample its
+            own unless the batch shares its steps (a method without interpolant, of an
+            SDE, then lands on them); "biased" draws one of the accepted steps, which
+            the adjoint has to keep, and starts where it did.
+        draws: steps per solve.
+        step: "accepted" takes the accepted step that holds the time, "initial" Hairer's
+            initial step (ODE); both are constants, clipped to the end.
+        k1: the first stage, "attached" to the graph or "frozen".
+        state: where a step starts, "detached" or "attached" (unbiased only).
+        average: what the mean of many draws approaches: "steps" that over accepted
+            steps, as of a global regularizer, "time" that over the interval. None is
+            "time" for unbiased and "steps" for biased draws; the other one gives draws
+            their importance, h over the mean of all steps or the inverse.
+        scale: whether atol + rtol |y|, by which errors are divided, passes gradients,
+            "attached" or "detached"; None as in the solve.
+        noise: what drives the step of an SDE: "fresh" noise from torch's generator, or
+            the "same" that drove the solve over that time. Where fixed steps have
+            drawn it on their grid, only accepted steps have it.
 
-    Raises ValueError naming the option.
+    Raises:
+        ValueError: naming the argument.
     """
 
     sampling: Sampling = "unbiased"
@@ -46,6 +79,9 @@ class LocalSampling:
     step: Literal["accepted", "initial"] = "accepted"
     k1: Literal["attached", "frozen"] = "attached"
     state: Literal["detached", "attached"] = "detached"
+    average: Average | None = None
+    scale: ErrorScale | None = None
+    noise: StepNoise = "fresh"
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -53,11 +89,14 @@ class LocalSampling:
             ("step", ("accepted", "initial")),
             ("k1", ("attached", "frozen")),
             ("state", ("detached", "attached")),
+            ("average", ("steps", "time", None)),
+            ("noise", ("fresh", "same")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"{name} must be one of {allowed}, got {getattr(self, name)!r}"
                 )
+        check_scale(self.scale)
         if self.draws < 1:
             raise ValueError(f"draws must be at least 1, got {self.draws}")
         if self.state == "attached" and self.sampling == "biased":
@@ -75,18 +114,18 @@ class LocalSampling:
 
     def steps(
         self, solution: Solution, times: Tensor | None, states: State | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Error, stiffness and length `(draws, rows)` of the extra steps."""
+    ) -> ExtraSteps:
+        """Take the extra steps from the times and states drawn."""
         results = [
             self._one(solution, *start)
             for start in self._starts(solution, times, states)
         ]
-        error, stiffness, h = zip(*results, strict=True)
-        return torch.stack(error), torch.stack(stiffness), torch.stack(h)
+        return ExtraSteps(*map(torch.stack, zip(*results, strict=True)))
 
     def _starts(
         self, solution: Solution, times: Tensor | None, states: State | None
     ) -> list[tuple[Tensor, Tensor, State]]:
+        """Times, lengths of the accepted steps that hold them, and states."""
         if times is None:
             accepted = solution.record.outcome.tape.accepted
             starts = []
@@ -96,33 +135,56 @@ class LocalSampling:
                 starts.append(solution.accepted_step(number))
             return starts
         return [
-            (t, solution.step_at(t), map_tensors(itemgetter((slice(None), i)), states))
+            (
+                t,
+                solution.whole_step_at(t),
+                map_tensors(itemgetter((slice(None), i)), states),
+            )
             for i, t in enumerate(times.unbind(1))
         ]
 
     def _one(
-        self, solution: Solution, t: Tensor, h: Tensor, y: State
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, solution: Solution, t: Tensor, whole: Tensor, y: State
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self.state == "detached":
             y = map_tensors(torch.Tensor.detach, y)
         if self.step == "initial":
             h = solution.first_step(t, y)
-        error, stiffness = solution.embedded_step(t, y, h, self.k1)
-        return error, stiffness, h.to(error.dtype)
+        else:
+            h = solution.clipped(t, whole)
+        error, stiffness = solution.embedded_step(
+            t, y, h, self.k1, scale=self.scale, noise=self.noise
+        )
+        importance = self._importance(solution, whole).to(error.dtype)
+        return error, stiffness, h.to(error.dtype), importance
+
+    def _importance(self, solution: Solution, whole: Tensor) -> Tensor:
+        """How much a draw counts for that the mean of many be the one asked for."""
+        drawn = "time" if self.sampling == "unbiased" else "steps"
+        if self.average in (None, drawn):
+            return torch.ones_like(whole)
+        tape = solution.record.outcome.tape
+        share = whole * tape.accepted / tape.grid(tape.h).sum(dim=0)
+        if self.average == "steps":
+            share = 1.0 / share
+        # A sample that has nowhere to go has no step to count.
+        return torch.where(whole > 0, share, 0.0)
 
 
 @dataclass(frozen=True)
 class LocalError:
-    """Local error of extra steps: the mean of E h over draws and samples.
+    """Local error of extra steps: by default the mean of E h over draws and samples.
 
-    E is the tolerance-normalised error estimate, h the step, a constant. `options`
-    say where the steps are taken. Raises ValueError for a method without an error
+    E is the tolerance-normalised error estimate, h the step, a constant. `options` say
+    where the steps are taken, `measure` what one counts for, as for `ErrorEstimate`.
+    Warns where E is mostly rounding. Raises ValueError for a method without an error
     estimate.
     """
 
     weight: Weight = 1.0
     options: LocalSampling = LocalSampling()
     name: str = "local-error"
+    measure: Measure = Measure()
 
     def __post_init__(self) -> None:
         check_weight(self.weight)
@@ -134,21 +196,24 @@ class LocalError:
         self, solution: Solution, times: Tensor | None, states: State | None
     ) -> Tensor:
         require_error(solution)
-        error, _, h = self.options.steps(solution, times, states)
-        return (error * h).mean()
+        warn_of_rounding(solution)
+        steps = self.options.steps(solution, times, states)
+        return (steps.importance * self.measure.of(steps.error, steps.h)).mean()
 
 
 @dataclass(frozen=True)
 class LocalStiffness:
-    """Stiffness of extra steps: the mean of S / s over draws and samples.
+    """Stiffness of extra steps: by default the mean of S / s over draws and samples.
 
     S estimates the largest eigenvalue of the Jacobian, s is the method's extent of
-    stability. Raises ValueError for a method without the estimate.
+    stability. `options`, `measure` as for `LocalError`. Raises ValueError for a method
+    without the estimate.
     """
 
     weight: Weight = 1.0
     options: LocalSampling = LocalSampling()
     name: str = "local-stiffness"
+    measure: Measure = Measure(with_h=False)
 
     def __post_init__(self) -> None:
         check_weight(self.weight)
@@ -160,5 +225,50 @@ class LocalStiffness:
         self, solution: Solution, times: Tensor | None, states: State | None
     ) -> Tensor:
         size = require_stiffness(solution)
-        _, stiffness, _ = self.options.steps(solution, times, states)
-        return stiffness.mean() / size
+        steps = self.options.steps(solution, times, states)
+        value = self.measure.of(steps.stiffness / size, steps.h)
+        return (steps.importance * value).mean()
+
+
+@dataclass(frozen=True)
+class LocalPredictedSteps:
+    """Steps of a solve at the tolerance, from extra steps: the mean of T E^(1/q) / h.
+
+    An estimate of what `PredictedSteps` sums up, with T the length of the interval and
+    q the power of h in the error estimate; over draws and samples. `options`
+    as for `LocalError`; the average is always that over time. Warns and raises as
+    `LocalError`, and ValueError for options that average over steps.
+    """
+
+    weight: Weight = 1.0
+    options: LocalSampling = LocalSampling()
+    name: str = "local-predicted-steps"
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+        if self.options.average == "steps":
+            raise ValueError(
+                "average='steps' in options: steps per time are averaged over time; "
+                "leave it out"
+            )
+
+    def times(self, t0: Tensor, t1: Tensor) -> Tensor | None:
+        return self.options.times(t0, t1)
+
+    def __call__(
+        self, solution: Solution, times: Tensor | None, states: State | None
+    ) -> Tensor:
+        order = require_error(solution)
+        warn_of_rounding(solution)
+        options = replace(self.options, average="time")
+        steps = options.steps(solution, times, states)
+        span = _span(solution).to(steps.h.dtype)
+        # A step of length zero has no error to be worth a step.
+        rate = torch.where(steps.h > 0, span / steps.h, 0.0)
+        return (steps.importance * rate * steps_of(steps.error, order)).mean()
+
+
+def _span(solution: Solution) -> Tensor:
+    """Time that each row passed `(rows,)`."""
+    run = solution.record
+    return run.outcome.tape.t_end - run.problem.t0

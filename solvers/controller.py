@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from nde.solvers.tolerances import Norm, Tolerance, check_tolerances, constant
 # Ratios are floored here before they enter the history of a PI or PID controller, so
 # that one lucky step does not make the next one reckless.
 _RATIO_FLOOR = 1e-4
+
+# Whether what errors are divided by passes gradients.
+ErrorScale = Literal["attached", "detached"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class PID:
             and the next begins just after it.
         norm: reduces the scaled error, structured like y0, to one number per sample
             `(batch,)`, or to one where the batch shares its steps. None is the RMS.
+        error_scale: "detached" makes atol + rtol |y|, by which errors are divided, a
+            constant of their gradient: else a penalty on recorded errors also falls
+            where states grow. No step depends on it.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -65,9 +72,11 @@ class PID:
     step_t: Tensor | None = None
     jump_t: Tensor | None = None
     norm: Norm | None = None
+    error_scale: ErrorScale = "attached"
 
     def __post_init__(self) -> None:
         check_tolerances(self.rtol, self.atol)
+        check_error_scale(self.error_scale)
         for name in ("pcoeff", "icoeff", "dcoeff"):
             gain = getattr(self, name)
             if gain is None:
@@ -203,7 +212,8 @@ class FixedSteps:
     A uniform grid from the first time, its last step clipped to the end; for an SDE or
     a symplectic method, every interval between outputs is cut into equal steps no
     longer than `step`. The grid also lands on `step_t` and around `jump_t`, as for
-    `PID`. The tolerances and the norm only scale the error estimates that are recorded.
+    `PID`. The tolerances and the norm only scale the error estimates that are recorded;
+    `error_scale` as for `PID`.
 
     Raises TypeError or ValueError naming the argument.
     """
@@ -214,10 +224,12 @@ class FixedSteps:
     step_t: Tensor | None = None
     jump_t: Tensor | None = None
     norm: Norm | None = None
+    error_scale: ErrorScale = "attached"
 
     def __post_init__(self) -> None:
         _positive("step", self.step)
         check_tolerances(self.rtol, self.atol)
+        check_error_scale(self.error_scale)
 
 
 @dataclass(frozen=True)
@@ -237,12 +249,20 @@ class StepTo:
     step_t: Tensor | None = None
     jump_t: Tensor | None = None
     norm: Norm | None = None
+    error_scale: ErrorScale = "attached"
 
     def __post_init__(self) -> None:
         check_tolerances(self.rtol, self.atol)
+        check_error_scale(self.error_scale)
 
 
 Controller = PID | FixedSteps | StepTo
+
+
+def check_error_scale(scale: object) -> None:
+    """ValueError unless a known way to treat the scale of errors."""
+    if scale not in ("attached", "detached"):
+        raise ValueError(f"error_scale must be 'attached' or 'detached', got {scale!r}")
 
 
 def _number(name: str, value: object) -> None:

@@ -79,6 +79,12 @@ class Lowered:
         return leaf.to(self.wide) if leaf.dtype == self.dtype else leaf
 
 
+def called_in(term: Term, wide: torch.dtype) -> torch.dtype:
+    """The precision in which a term's function is called, for a state of `wide`."""
+    function = term.f if isinstance(term, ODETerm) else term.drift
+    return function.dtype if isinstance(function, Lowered) else wide
+
+
 def lowered(term: Term, device: torch.device, wide: torch.dtype) -> Term:
     """A term whose functions run as the autocast region asks, for a state of `wide`."""
     dtype = asked_for(device)
@@ -89,6 +95,7 @@ def lowered(term: Term, device: torch.device, wide: torch.dtype) -> Term:
         return Lowered(function, device.type, dtype, wide)
 
     if isinstance(term, ODETerm):
+        # The rate calls f in low precision, and is itself in that of the state.
         return replace(term, f=low(term.f))
     prior = None if term.prior is None else low(term.prior)
     return replace(

@@ -10,23 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nde.solvers import dense
+from nde.solvers import dense, extra_step
 from nde.solvers.between import read_between
-from nde.solvers.bound import BoundSDE
-from nde.solvers.brownian import BrownianGrid, fresh_seed
+from nde.solvers.bound import BoundODE, BoundSDE
+from nde.solvers.controller import ErrorScale
 from nde.solvers.diagnosis import Explanation, explain
 from nde.solvers.divergence import path_kl
 from nde.solvers.engine import Run
 from nde.solvers.ensemble import Ensemble
-from nde.solvers.initial_step import initial_step
+from nde.solvers.extra_step import StepNoise
+from nde.solvers.integral import integral_of
 from nde.solvers.moving_ends import shifted, slope_at
-from nde.solvers.precision import own
-from nde.solvers.schedule import drawn, driven_in
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
 from nde.solvers.term import Layout
 from nde.solvers.times import read_times
-from nde.solvers.types import Increment, Step
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,8 @@ class Solution:
     are the engine's runs: one, and one more for every reset. `path_kl (batch, T)` for
     an `SDETerm` with a prior: its divergence from it along each path, from ts[0] on.
     `ensemble` for a solve of many paths, whose batch is `batch * paths` throughout.
+    `integral (batch, T, width)` for an `ODETerm` with an integrand, from ts[0] on.
+    `foreign` if another solver did it, so that no step has estimates.
     """
 
     ts: Tensor
@@ -65,6 +65,8 @@ class Solution:
     runs: tuple[Run, ...] = field(repr=False)
     path_kl: Tensor | None = field(default=None, repr=False)
     ensemble: Ensemble | None = None
+    integral: Tensor | None = field(default=None, repr=False)
+    foreign: bool = False
 
     @property
     def record(self) -> Run:
@@ -139,13 +141,17 @@ class Solution:
         `t (rows,)`, one per sample, or `(1,)` where the batch shares its steps;
         returns the same shape, float64, without gradient.
         """
-        problem, tape = self.record.problem, self.record.outcome.tape
-        engine = self._engine_time(t)
-        entry, found = dense.locate(problem, tape, engine.unsqueeze(1))
-        if tape.steps == 0:
-            return torch.zeros_like(engine)
-        h = torch.where(found, tape.h[entry], 0.0).squeeze(1)
-        return torch.minimum(h, problem.t1 - engine).clamp_min(0.0)
+        return self.clipped(t, self.whole_step_at(t))
+
+    def whole_step_at(self, t: Tensor) -> Tensor:
+        """Length of the accepted step that holds `t`, as `step_at`, not clipped."""
+        engine = extra_step.engine_time(self.record, t)
+        return extra_step.whole_step(self.record, engine)
+
+    def clipped(self, t: Tensor, h: Tensor) -> Tensor:
+        """A step `h (rows,)` from `t (rows,)`, no longer than up to the end."""
+        engine = extra_step.engine_time(self.record, t)
+        return torch.minimum(h, self.record.problem.t1 - engine).clamp_min(0.0)
 
     def accepted_step(self, number: Tensor) -> tuple[Tensor, Tensor, State]:
         """Start, length and start state of accepted steps, without gradient.
@@ -154,21 +160,14 @@ class Solution:
         if the solve kept no states, because nothing in it required gradients, or its
         adjoint does without.
         """
-        tape, layout = self.record.outcome.tape, self.record.layout
-        if tape.y is None or tape.steps == 0:
+        kept = extra_step.kept_step(self.record, number)
+        if kept is None:
             raise ValueError(
                 "this solve kept no accepted steps, as nothing in it required grad or "
                 "gradients were off, or its adjoint keeps none; solve outside of "
                 "torch.no_grad(), with adjoint=Recompute()"
             )
-        entry = tape.index.gather(0, number.unsqueeze(0)).squeeze(0)
-        # A row without such a step rests where it ended.
-        there = number < tape.accepted
-        t = torch.where(there, tape.t[entry], tape.t_end)
-        h = torch.where(there, tape.h[entry], 0.0)
-        flat = torch.where(there.unsqueeze(1), tape.y[entry], tape.y_end)
-        y = layout.structure.unflatten(layout.to_batch(flat))
-        return -t if layout.reverse else t, h, y
+        return kept
 
     def first_step(self, t: Tensor, y: State) -> Tensor:
         """The step with which a solve would set out from `y` at `t`: `(rows,)`.
@@ -176,26 +175,7 @@ class Solution:
         Hairer's automatic initial step, clipped to the end, without gradient. Raises
         ValueError for an SDE, or a method without an error estimate.
         """
-        problem, layout = self.record.problem, self.record.layout
-        order = problem.stepper.error_order
-        if order is None or isinstance(problem.term, BoundSDE):
-            raise ValueError(
-                f"method {problem.stepper.name!r} does not choose a first step; use an "
-                "adaptive ODE method, or the accepted step"
-            )
-        start = self._engine_time(t)
-        with torch.no_grad():
-            flat = layout.to_engine(y, "y").detach()
-            k = problem.term.f(start.to(flat.dtype), flat)
-            return initial_step(
-                problem.term,
-                start,
-                flat,
-                k,
-                problem.t1 - start,
-                problem.tolerances,
-                order,
-            )
+        return extra_step.first_step(self.record, t, y)
 
     def embedded_step(
         self,
@@ -203,51 +183,24 @@ class Solution:
         y: State,
         h: Tensor,
         k1: Literal["attached", "frozen"] = "attached",
+        *,
+        scale: ErrorScale | None = None,
+        noise: StepNoise = "fresh",
     ) -> tuple[Tensor, Tensor]:
         """Error and stiffness estimates of one more step of the same method.
 
         From state `y` at `t (rows,)` over `h (rows,)`; returns `(rows,)` each, NaN
         where the method has no such estimate. Differentiable in y and in the vector
         field, not in `t` and `h`; `k1="frozen"` takes the first stage of a method that
-        shares it with the step before as a constant. An SDE's step takes fresh noise
-        from torch's global generator.
-        """
-        problem, layout = self.record.problem, self.record.layout
-        start = self._engine_time(t)
-        flat = layout.to_engine(y, "y").contiguous()
-        length = h.detach().to(start.dtype)
-        stepper = problem.stepper
-        now: Tensor = start
-        begin: Step = start
-        increment = Increment(length.to(flat.dtype).unsqueeze(1))
-        alike = (start == start[:1]) & (length == length[:1])
-        if problem.common and problem.rows and bool(alike.all()):
-            # As in the solve, the field sees one time for all.
-            now, begin = start[0], float(start[0])
-            increment = Increment(float(length[0]))
-        if isinstance(problem.term, BoundSDE):
-            noise = BrownianGrid(fresh_seed())
-            moved = drawn(problem, noise, start.unsqueeze(0), length.unsqueeze(0))
-            increment = Increment(increment.dt, *driven_in(moved, 0))
-        carry = stepper.start(problem.term, now, flat)
-        if k1 == "frozen":
-            carry = tuple(part.detach() for part in carry)
-        stages = stepper.workspace(flat, graph=torch.is_grad_enabled())
-        with own(flat.device):
-            out = stepper.step(problem.term, begin, flat, increment, carry, stages)
-        return problem.error_ratio(flat, out), problem.stiffness(flat, out)
+        shares it with the step before as a constant. `scale` "attached" or "detached":
+        whether atol + rtol |y| passes gradients; None as in the solve.
 
-    def _engine_time(self, t: Tensor) -> Tensor:
-        problem = self.record.problem
-        t = t.detach().to(problem.t0.dtype).reshape(-1)
-        if t.shape[0] == 1:
-            t = t.expand(problem.rows)
-        if t.shape[0] != problem.rows:
-            raise ValueError(
-                f"t has {t.shape[0]} times, this solve steps {problem.rows} rows; pass "
-                "one time per sample, or one where the batch shares its steps"
-            )
-        return -t if self.record.layout.reverse else t
+        An SDE's step takes fresh noise from torch's global generator, or, with
+        `noise="same"`, that of the solve over the same time. Raises ValueError if the
+        solve's motion does not tell it: one on a grid knows accepted steps alone.
+        """
+        step = extra_step.extra_step(self.record, t, y, h, noise)
+        return step.estimates(k1, scale)
 
 
 @dataclass(frozen=True)
@@ -281,6 +234,7 @@ def solution_of(
     structure, status = layout.structure, status.expand(layout.structure.batch)
     flat = layout.to_batch(runs[-1].outcome.y_end)
     read = _per_sample(layout, _joined(runs, runs[0].reads, _value))
+    ode = isinstance(runs[0].problem.term, BoundODE)
     ys = structure.unflatten(read, read.shape[1:2])
     return Solution(
         ts=ts,
@@ -295,8 +249,9 @@ def solution_of(
         stats=Stats(runs),
         events=_occurrences(runs),
         runs=runs,
-        path_kl=path_kl(structure, read),
+        path_kl=None if ode else path_kl(structure, read),
         ensemble=None if paths is None else Ensemble(ys, status, paths),
+        integral=integral_of(structure, read) if ode and structure.hidden else None,
     )
 
 

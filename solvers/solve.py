@@ -14,6 +14,7 @@ from nde.solvers.adjoint import Adjoint, Backsolve, Recompute, Reversible
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.choice import (
     check_dense,
+    check_integrand,
     check_mixing,
     check_options,
     check_restarts,
@@ -90,7 +91,8 @@ def solve(
             "reversible_heun" for an SDE; `Backsolve()`, approximate without storing
             states, for ODEs and Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
-            one step, judged by the RMS over all of it.
+            one step, judged by the RMS over all of it. Where samples have their own
+            times, a field may not let one of them depend on others.
         args: given to the term's functions, conditions and resets after time and state,
             if not None. Tensors in nested tuples, lists and dicts get gradients. They
             are passed on as they are, also with `paths`.
@@ -150,6 +152,9 @@ def solve(
         check_mixing(term, structure)
         if term.prior is not None:
             structure = replace(structure, hidden=COLUMNS)
+    elif term.integrand is not None:
+        check_integrand(stepper, events)
+        structure = replace(structure, hidden=term.integrand.width)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(
@@ -177,6 +182,8 @@ def solve(
     tolerances = fit_tolerances(
         controller.rtol, controller.atol, controller.norm, layout, engine_y0
     )
+    if controller.error_scale == "detached":
+        tolerances = replace(tolerances, detached=True)
     if isinstance(controller, PID):
         floor = least_rtol(engine_y0.dtype, stepper.noise)
         if tolerances.unresolved(engine_y0.detach(), floor):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,6 +27,12 @@ def transformed() -> bool:
     """
     functorch: bool = torch._C._are_functorch_transforms_active()
     return functorch or forward_ad._current_level >= 0
+
+
+def outside() -> AbstractContextManager[object]:
+    """A context whose operations no transform sees, as draws that all members share."""
+    context: AbstractContextManager[object] = torch._C._DisableFuncTorch()
+    return context
 
 
 def in_every_member(condition: Tensor) -> Tensor:
@@ -74,3 +83,12 @@ def in_vmap() -> bool:
     """Whether a level of vmap is on, whose members stand in one tensor."""
     levels = get_interpreter_stack() or ()
     return any(level.key() == TransformType.Vmap for level in levels)
+
+
+@cache
+def load_forward_mode() -> None:
+    """Make a first dual number, for which torch compiles what it deprecates itself."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        one = torch.ones(())
+        forward_ad.make_dual(one, one)  # type: ignore[no-untyped-call]

@@ -57,7 +57,7 @@ SOLVER_ROWS = [
         "term",
     },
     {"tolerances", "watch"},
-    {"path", "control", "brownian", "divergence", "bound", "precision"},
+    {"path", "control", "brownian", "divergence", "integral", "bound", "precision"},
     {
         "stepper",
         "runge_kutta",
@@ -90,7 +90,7 @@ SOLVER_ROWS = [
     {"adjoint"},
     {"times", "moving_ends", "salvage", "engine", "hybrid"},
     {"stats", "failure", "diagnosis", "choice"},
-    {"between", "ensemble", "solution", "solve"},
+    {"between", "ensemble", "extra_step", "foreign", "solution", "solve"},
 ]
 
 

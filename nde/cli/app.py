@@ -77,8 +77,11 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME=WEIGHT",
-            help="error, stiffness, local-error or local-stiffness with its weight, "
-            "or START:END for an exponential schedule. Repeatable.",
+            help="error, log-error, predicted-steps, stiffness, the same with local- "
+            "before them, kinetic, jacobian, taylor-2, taylor-3 or adaptive-jacobian "
+            "with its weight: a number, "
+            "START:END, either with ,warmup=SHARE, auto:nfe=RATIO or auto:share=SHARE; "
+            "steer or steer-gaussian with its width. Repeatable.",
         ),
     ] = None,
     drop_rate: Annotated[
