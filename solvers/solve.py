@@ -69,7 +69,9 @@ def solve(
     """Solve an ODE or SDE for every sample of a batch.
 
     Under `torch.autocast` the term's functions run in low precision and get and give
-    float32; a y0 in low precision becomes float32. Inside of `torch.func` transforms
+    float32; a y0 in low precision becomes float32. Rounding of what they compute in it
+    looks like error, so ask for rtol=1e-3 (bfloat16) or 1e-4 (float16) and more, or
+    steps get short without getting better. Inside of `torch.func` transforms
     and forward mode only `adjoint=Direct()` works, without events and derivatives in
     ts; under `vmap` all members have the same times and take the same steps, and a
     failure of one is an error.
@@ -91,7 +93,8 @@ def solve(
             "reversible_heun" for an SDE; `Backsolve()`, approximate without storing
             states, for ODEs and Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
-            one step, judged by the RMS over all of it.
+            one step, judged by the RMS over all of it. Where samples have their own
+            times, a field may not let one of them depend on others.
         args: given to the term's functions, conditions and resets after time and state,
             if not None. Tensors in nested tuples, lists and dicts get gradients. They
             are passed on as they are, also with `paths`.

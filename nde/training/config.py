@@ -4,11 +4,12 @@ Every key a file, a flag or `--set` may give is a field here, and nothing else i
 `nde.training.config_file` reads and merges the sources.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nde.data import DropProtocol, unknown_name
+from nde.data import FORMATS, Columns, DropProtocol, Request, unknown_name
 from nde.models import ModelName
 from nde.models.classifier import Intensity, ReadOut
 from nde.models.sde import Form, SharedNoise
@@ -61,11 +62,41 @@ class DataConfig(_Section):
     label: str | None = None
     """Column of the class label; null: by its usual names."""
     channels: tuple[str, ...] | None = None
+    """Columns to use as channels; null: all that have no other role."""
+    format: str | None = None
+    """Format of the source; null: told by its content."""
+    labels: str | None = None
+    """A table id, label[, split] of its own."""
+    times: str | None = None
+    """Times of a grid of values."""
+    data_dir: str | None = None
+    """Files of named data sets; null: $NDE_DATA_DIR or the user's cache."""
+    cache: bool = True
+    """Whether to keep what took long to parse, there too."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the observations to hide."""
     drop_protocol: DropProtocol = "channels"
-    # Draws the split and the dropped points; None means the seed of the run.
-    seed: Annotated[int, Field(ge=0)] | None = None
+    """Hide points of each channel by itself, or whole rows."""
+    seed: Seed | None = None
+    """Draws the split and the dropped points; null: the seed of the run."""
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, value: str | None) -> str | None:
+        if value is not None and value not in FORMATS:
+            raise ValueError(unknown_name("format", value, FORMATS))
+        return value
+
+    def request(self) -> Request:
+        """What this section says beside the source, for `nde.data.read_source`."""
+        return Request(
+            columns=Columns(self.id, self.time, self.label, self.channels),
+            format=self.format,
+            labels=_path(self.labels),
+            times=_path(self.times),
+            data_dir=_path(self.data_dir),
+            cache=self.cache,
+        )
 
 
 class TaskConfig(_Section):
@@ -218,6 +249,10 @@ class Config(_Section):
     def data_seed(self) -> int:
         """Seed of the split and of the dropped points."""
         return self.train.seed if self.data.seed is None else self.data.seed
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
 
 
 def _width(text: float | str) -> float:

@@ -14,6 +14,10 @@ from nde.training.schema import Schema
 # and what it leaves behind. The data itself is compared, wherever it lies now.
 _FREE = (
     "data.source",
+    "data.labels",
+    "data.times",
+    "data.data_dir",
+    "data.cache",
     "train.epochs",
     "train.patience",
     "train.device",
