@@ -9,6 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nde import __version__
+from nde.cli.options import (
+    DATA,
+    RUN,
+    Channels,
+    DataDir,
+    Device,
+    Form,
+    Id,
+    Json,
+    Label,
+    Labels,
+    Quiet,
+    Time,
+    Times,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from nde.data import Request
@@ -20,28 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_DATA = "A data set by name (japanese-vowels, ...), or a file or folder of series."
-_RUN = "A run folder, or a checkpoint file."
-
-Id = Annotated[str | None, typer.Option(help="Column of the series id.")]
-Time = Annotated[str | None, typer.Option(help="Column of the time.")]
-Label = Annotated[str | None, typer.Option(help="Column of the class label.")]
-Labels = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Table id, label[, split].")
-]
-Times = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Times of a grid of values.")
-]
-Form = Annotated[
-    str | None, typer.Option(help="Format of DATA; default: told by its content.")
-]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also debug lines.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout, the rest on stderr.")
-]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def _version(wanted: bool) -> None:
@@ -62,7 +56,7 @@ def _root(
 
 @app.command()
 def train(
-    data: Annotated[str | None, typer.Argument(help=_DATA)] = None,
+    data: Annotated[str | None, typer.Argument(help=DATA)] = None,
     model: Annotated[
         str | None,
         typer.Option(help="lsde, lnsde, gsde, neural-sde or neural-ode."),
@@ -140,18 +134,11 @@ def train(
     id: Id = None,  # noqa: A002
     time: Time = None,
     label: Label = None,
-    channels: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Columns to use as channels.")
-    ] = None,
+    channels: Channels = None,
     labels: Labels = None,
     times: Times = None,
     format: Form = None,  # noqa: A002
-    data_dir: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER", help="Where named data sets lie or are downloaded to."
-        ),
-    ] = None,
+    data_dir: DataDir = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -207,7 +194,7 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(help=_RUN)],
+    run: Annotated[str, typer.Argument(help=RUN)],
     data: Annotated[
         str | None,
         typer.Argument(help="Other data; default: the test series of the run."),
@@ -236,8 +223,8 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(help=_RUN)],
-    data: Annotated[str, typer.Argument(help=_DATA)],
+    run: Annotated[str, typer.Argument(help=RUN)],
+    data: Annotated[str, typer.Argument(help=DATA)],
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", help="CSV file; default: in the run folder."),
@@ -269,7 +256,7 @@ def predict(
 
 @app.command("check-grad")
 def check_grad(
-    run: Annotated[str, typer.Argument(help=_RUN)],
+    run: Annotated[str, typer.Argument(help=RUN)],
     series: Annotated[int, typer.Option(help="Test series to solve for.")] = 8,
     directions: Annotated[
         int, typer.Option(help="Random directions of finite differences.")
@@ -294,6 +281,43 @@ def check_grad(
     )
     if not right:
         raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help=DATA)],
+    id: Id = None,  # noqa: A002
+    time: Time = None,
+    label: Label = None,
+    channels: Channels = None,
+    labels: Labels = None,
+    times: Times = None,
+    format: Form = None,  # noqa: A002
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Tell what DATA holds: series, channels, gaps, classes, and what is doubtful."""
+    from nde.cli.console import speak
+    from nde.cli.inspect import run_inspect
+
+    told = {
+        "data.source": data,
+        "data.id": id,
+        "data.time": time,
+        "data.label": label,
+        "data.channels": None if channels is None else _names(channels),
+        "data.labels": labels,
+        "data.times": times,
+        "data.format": format,
+        "data.data_dir": data_dir,
+    }
+    speak(quiet=quiet, verbose=verbose, json=json)
+    run_inspect(
+        [(key, value) for key, value in told.items() if value is not None],
+        as_json=json,
+    )
 
 
 @app.command()
