@@ -12,7 +12,12 @@ from nde.data import PARTS, Part, collate
 from nde.models import SeriesClassifier
 from nde.solvers import SolveError
 from nde.training.build import choose_device
-from nde.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nde.training.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+)
 from nde.training.config import Config
 from nde.training.evaluation import Evaluation, evaluate
 from nde.training.events import EpochEnd, Observer
@@ -65,9 +70,11 @@ def train(
         bring_back(state, resumed)
         run.cut_rows(resumed.course["rows"])
         began -= resumed.course["seconds"]
-        if state.best["epoch"] == len(state.epochs) > 0 == state.step % per_epoch:
+        if state.step == len(state.epochs) * per_epoch > 0 and _is_best(state):
             # The best one is written after the last one, which may have been the end.
             save_checkpoint(run.best, resumed)
+        elif state.epochs:
+            _check_best(state, run)
 
     def save() -> Checkpoint:
         seconds = time.perf_counter() - began
@@ -183,6 +190,20 @@ def _check(state: RunState, epoch: int) -> None:
         raise Diverged(
             f"diverged: {error} (epoch {epoch}, step {state.step}); try a lower --lr"
         ) from None
+
+
+def _is_best(state: RunState) -> bool:
+    return bool(state.best["epoch"] == len(state.epochs))
+
+
+def _check_best(state: RunState, run: RunFolder) -> None:
+    """Refuse now what would be found out at the end of the run."""
+    found, expected = load_checkpoint(run.best).epoch, state.best["epoch"]
+    if found != expected:
+        raise CheckpointError(
+            f"{run.best}: of epoch {found}, and the best one so far is {expected}; "
+            "put the file of the run back, or train anew"
+        )
 
 
 def _over(config: Config, state: RunState) -> bool:

@@ -50,8 +50,19 @@ def find_stopped(path: Path) -> tuple[RunFolder, Path]:
 
 
 def read_stopped(path: Path) -> Checkpoint:
-    """The checkpoint of a run that can go on. Raises `CheckpointError`."""
-    checkpoint = load_checkpoint(path)
+    """The checkpoint of a run that can go on.
+
+    Raises `CheckpointError`, and there names the other checkpoint of the run.
+    """
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError as error:
+        other = path.with_name("best.pt")
+        if other == path or not other.is_file():
+            raise
+        raise CheckpointError(
+            f"{error}; the best epoch may still serve: --resume {other}"
+        ) from None
     if not checkpoint.course:
         raise CheckpointError(
             f"{path}: from a version of this program that could not resume; train anew"

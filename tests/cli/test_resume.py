@@ -190,6 +190,7 @@ def test_what_cannot_be_resumed(
         last.write_bytes(content)
         line = refused(["--resume", str(out)], capsys)
         assert str(last) in line and word in line
+        assert f"--resume {last.with_name('best.pt')}" in line
     torch.save({"state_dict": {}}, last)
     assert "another program" in refused(["--resume", str(out)], capsys)
     object.__setattr__(old, "course", {})

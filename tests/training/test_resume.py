@@ -223,6 +223,21 @@ def test_more_epochs_go_on_along_the_longer_cosine(
     np.testing.assert_allclose(seen, expected, rtol=1e-6)
 
 
+def test_a_best_checkpoint_of_another_epoch(visits: Path, tmp_path: Path) -> None:
+    # Nothing is learned after the first epoch, which therefore is the best.
+    config = small_config(visits, optim__lr=1e-30)
+    run = whole(config, tmp_path / "run")
+    best = load_checkpoint(run.best)
+    assert load_checkpoint(run.last).best["epoch"] == best.epoch < 2
+    longer = merge(config.model_dump(), [("train.epochs", 3)])
+    save_checkpoint(run.best, replace(best, epoch=2))
+    with pytest.raises(CheckpointError, match="of epoch 2, and the best one .* is 1"):
+        resumed(longer, run)
+    run.best.unlink()
+    with pytest.raises(CheckpointError, match="no such"):
+        resumed(longer, run)
+
+
 def test_rows_that_are_gone(visits: Path, tmp_path: Path) -> None:
     config = small_config(visits)
     run = whole(config, tmp_path / "run")
