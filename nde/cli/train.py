@@ -79,6 +79,9 @@ def run_train(
             _go_on(stopped, changes, dry_run=dry_run)
         return
     out = None if config.log.out is None else Path(config.log.out)
+    # Where `auto` found no checkpoint, a run was killed before its first one.
+    again = resume == "auto" and out is not None and not RunFolder(out).metrics.exists()
+    overwrite = overwrite or again
     if out is not None and not dry_run:
         check_method(config)
         choose_device(config.train.device)

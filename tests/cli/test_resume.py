@@ -11,6 +11,7 @@ import torch
 from visits import small_flags, write_visits
 
 from nde.cli import main
+from nde.training import loop
 from nde.training.checkpoint import load_checkpoint, save_checkpoint
 from nde.training.run_folder import locked
 
@@ -34,6 +35,7 @@ def intact(visits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 DRIVER = """
 import os, sys
 from nde.cli import main
+from nde.training import loop
 from nde.training import loop
 
 def watched(function):
@@ -217,6 +219,33 @@ def test_more_epochs(
     assert json.loads((out / "metrics.json").read_text())["epochs"] == 3
     # The configuration beside the results is the one they come from.
     assert "epochs: 3" in (out / "config.resolved.yaml").read_text()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_auto_begins_anew_where_nothing_was_kept(
+    visits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    out = tmp_path / "run"
+    argv = [str(visits), "--out", str(out), "-q", *small_flags()]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "training_step", killed)
+        with pytest.raises(Killed):
+            main(["train", *argv, "--resume", "auto"])
+    assert (out / "config.resolved.yaml").exists()
+    assert "--overwrite" in refused(argv, capsys)
+    assert main(["train", *argv, "--resume", "auto"]) == 0
+    # Results without a checkpoint are not thrown away.
+    (out / "checkpoints" / "last.pt").unlink()
+    assert "--overwrite" in refused([*argv, "--resume", "auto"], capsys)
 
 
 def test_two_trainings_do_not_share_a_folder(
