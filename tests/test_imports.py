@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"solvers": "nde.solvers", "regularizers": "nde.regularizers", "nde": "nde"}
 STANDARD = set(sys.stdlib_module_names)
 CORE = STANDARD | {"torch", "numpy"}
-# What `nde.cli` and `nde.training` may need beyond the core: the extra `cli`.
+# What `nde.cli` and `nde.training` may need beyond the core: the extras `cli`, `tune`.
 EXTRA = {
     "matplotlib",
+    "optuna",
     "polars",
     "pydantic",
     "pydantic_core",

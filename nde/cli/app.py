@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nde import __version__
+from nde.cli.before import env, init, inspect, schema
 from nde.cli.options import (
     DATA,
     RUN,
@@ -24,6 +25,7 @@ from nde.cli.options import (
     Time,
     Times,
     Verbose,
+    names,
 )
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def train(
         "data.id": id,
         "data.time": time,
         "data.label": label,
-        "data.channels": None if channels is None else _names(channels),
+        "data.channels": None if channels is None else names(channels),
         "data.labels": labels,
         "data.times": times,
         "data.format": format,
@@ -171,7 +173,7 @@ def train(
         "solver.adjoint": adjoint,
         "optim.lr": lr,
         "train.seed": seed,
-        "train.seeds": None if seeds is None else _names(seeds),
+        "train.seeds": None if seeds is None else names(seeds),
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "train.device": device,
@@ -189,6 +191,53 @@ def train(
         overwrite=overwrite,
         dry_run=dry_run,
         resume=resume,
+    )
+
+
+@app.command()
+def tune(
+    data: Annotated[str | None, typer.Argument(help=DATA)] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A.B=PLACE",
+            help="LOW..HIGH, LOW..HIGH,log or A,B,C for a key. Repeatable.",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Trials of the whole sweep.")] = 20,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Database of trials; default: a file in --out."
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Folder; default: a new one under sweeps/.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML, TOML or JSON file of sections.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=C", help="Any key of the configuration."),
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Search settings with the best validation metric; several processes may share."""
+    from nde.cli.console import speak
+    from nde.cli.tune import run_tune
+
+    speak(quiet=quiet, verbose=verbose, json=json)
+    given = (("data.source", data), ("log.out", out))
+    run_tune(
+        file=config,
+        flags=[(key, value) for key, value in given if value is not None],
+        settings=settings or [],
+        space=space or [],
+        trials=trials,
+        storage=storage,
     )
 
 
@@ -283,73 +332,8 @@ def check_grad(
         raise typer.Exit(1)
 
 
-@app.command()
-def inspect(
-    data: Annotated[str, typer.Argument(help=DATA)],
-    id: Id = None,  # noqa: A002
-    time: Time = None,
-    label: Label = None,
-    channels: Channels = None,
-    labels: Labels = None,
-    times: Times = None,
-    format: Form = None,  # noqa: A002
-    data_dir: DataDir = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    json: Json = False,
-) -> None:
-    """Tell what DATA holds: series, channels, gaps, classes, and what is doubtful."""
-    from nde.cli.console import speak
-    from nde.cli.inspect import run_inspect
-
-    told = {
-        "data.source": data,
-        "data.id": id,
-        "data.time": time,
-        "data.label": label,
-        "data.channels": None if channels is None else _names(channels),
-        "data.labels": labels,
-        "data.times": times,
-        "data.format": format,
-        "data.data_dir": data_dir,
-    }
-    speak(quiet=quiet, verbose=verbose, json=json)
-    run_inspect(
-        [(key, value) for key, value in told.items() if value is not None],
-        as_json=json,
-    )
-
-
-@app.command()
-def init(
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", help="A new YAML file; default: stdout."),
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Write a configuration of all keys with their defaults and a comment each."""
-    from nde.cli.about import run_init
-    from nde.cli.console import speak
-
-    speak(quiet=quiet)
-    run_init(output)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of the configuration, for editors."""
-    from nde.cli.about import run_schema
-
-    run_schema()
-
-
-@app.command()
-def env(json: Json = False) -> None:
-    """Print versions, machine and device, for a report of an error."""
-    from nde.cli.about import run_env
-
-    run_env(as_json=json)
+for command in (inspect, init, schema, env):
+    app.command()(command)
 
 
 def _request(**data: str | None) -> "Request":
@@ -358,10 +342,6 @@ def _request(**data: str | None) -> "Request":
 
     told = [(f"data.{key}", value) for key, value in data.items() if value is not None]
     return merge({}, told).data.request()
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def run(argv: list[str]) -> int:

@@ -130,7 +130,7 @@ def _go_on(path: Path, changes: Sequence[tuple[str, Any]], *, dry_run: bool) -> 
     run, place = find_stopped(path)
     with locked(run.path):
         stopped = read_stopped(place)
-        config = _resolve(merge(stopped.config, changes))
+        config = resolve(merge(stopped.config, changes))
         prepared = _admit(stopped, config)
         if dry_run:
             _show(config)
@@ -252,7 +252,7 @@ def _assignments(tree: Tree) -> list[tuple[str, Any]]:
     ]
 
 
-def _resolve(config: Config) -> Config:
+def resolve(config: Config) -> Config:
     """The configuration that reproduces the run from anywhere, in another folder."""
     data = config.data
     named = data.source is not None and is_named(data.source)
@@ -283,8 +283,8 @@ def _default_folder(config: Config, prepared: Prepared) -> Path:
 
 
 def _resolve_any(config: Config) -> Config:
-    """As `_resolve`; of several seeds each resolves its seed of the data for itself."""
-    resolved = _resolve(config)
+    """As `resolve`; of several seeds each resolves its seed of the data for itself."""
+    resolved = resolve(config)
     if config.train.seeds is None:
         return resolved
     return merge(to_tree(resolved), [("data.seed", config.data.seed)])
