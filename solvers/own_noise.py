@@ -40,7 +40,8 @@ class DependentNoise(ValueError):
 def check_own_noise(problem: Problem) -> int:
     """Move some of the entries at a time, and see whether others' noise changes.
 
-    At the initial state and beside it. Returns how often that called the diffusion:
+    At the initial state, and beside it at a time inside of the interval, for a
+    dependence may fade in and out. Returns how often that called the diffusion:
     never where the method does not mind. Raises `DependentNoise` where it changed;
     warns where the diffusion raises beside the initial state.
     """
@@ -50,15 +51,16 @@ def check_own_noise(problem: Problem) -> int:
     flat = term.layout.to_batch(y0)
     up = torch.arange(flat.shape[1], device=y0.device) % 3 > 0
     aside = torch.where(up, 1.1, 0.9).to(flat.dtype) * flat + _MOVE * (flat == 0)
-    noise, found = _Noise(term, problem.start_time, y0.shape), None
+    noise = _Noise(term, problem.start_time, y0.shape)
+    later, found = _Noise(term, problem.inner_time, y0.shape), None
     with on_trial((term.term.diffusion,), y0.device):
         try:
             found = _dependent(noise, flat)
             if found is None:
-                found = _dependent(noise, aside)
+                found = _dependent(later, aside)
         except Exception as error:
             # At the state itself the solve will meet it, and tell.
-            if noise.calls > 1:
+            if noise.calls + later.calls > 1:
                 _warn_unchecked(problem, error, "beside the initial state")
     if found is not None:
         raise DependentNoise(
@@ -66,7 +68,7 @@ def check_own_noise(problem: Problem) -> int:
             f"converge to the {term.interpretation} solution, or see no error. "
             f"{_advice(term)}"
         )
-    return noise.calls
+    return noise.calls + later.calls
 
 
 def check_own_noise_later(problem: Problem, t: Tensor, y: Tensor) -> None:
