@@ -123,7 +123,9 @@ def test_a_diffusion_that_is_lost_is_told(f64: KIND) -> None:
 def test_little_that_is_lost_is_not_told(f64: KIND) -> None:
     """A drift that bends, but would hardly move the state; the noise sets it apart."""
     term = SDETerm(
-        lambda t, y: -0.01 * y**2, lambda t, y: 1.5 * y, interpretation="stratonovich"
+        lambda t, y: 0.02 * (20 * y).sin(),
+        lambda t, y: 1.5 * y,
+        interpretation="stratonovich",
     )
     options = {"controller": FixedSteps(1 / 256), "noise": tree(100, 1, f64, t1=1.0)}
     with silence():
