@@ -75,6 +75,8 @@ SOLVER_ROWS = [
         "nonfinite",
         "clock",
         "own_noise",
+        "additive",
+        "trial",
     },
     {
         "motions",
