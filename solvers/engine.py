@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nde.solvers.additive import check_additive
 from nde.solvers.adjoint import Adjoint, Backsolve, Direct
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
@@ -145,6 +146,7 @@ def run(
         check_motion(problem)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
+        spent = spent + check_additive(problem)
         if plan is None:
             spent = spent + check_own_noise(problem)
         begun = moving_start(problem, moving[:, 0]) if graph else problem

@@ -36,7 +36,7 @@ from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
 from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
-from nde.solvers.times import UserTimes, read_times, user_times
+from nde.solvers.times import Times, UserTimes, as_times, read_times, user_times
 from nde.solvers.tolerances import fit_tolerances, least_rtol
 from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event
@@ -48,7 +48,7 @@ _FINE = 1000.0
 def solve(
     term: Term,
     y0: State,
-    ts: Tensor,
+    ts: Times,
     *,
     method: str | Stepper = "tsit5",
     controller: Controller | None = None,
@@ -83,7 +83,8 @@ def solve(
         ts: output times `(T,)`, or `(batch, T)` per sample; monotone, increasing or
             (ODE) decreasing. The first is where y0 holds, the last where the sample
             ends. In `(batch, T)` NaN marks places without a time; there the solution
-            repeats the one before. May require grad (ODE).
+            repeats the one before. May require grad (ODE). Numbers in a list, tuple or
+            array of numpy take y0's precision and device.
         method: a name from `ODE_METHODS` or `SDE_METHODS`, or a `Stepper` (for an SDE a
             `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
@@ -157,6 +158,7 @@ def solve(
     elif term.integrand is not None:
         check_integrand(stepper, events)
         structure = replace(structure, hidden=term.integrand.width)
+    ts = as_times(ts, y0, structure)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(

@@ -76,6 +76,8 @@ SOLVER_ROWS = [
         "nonfinite",
         "clock",
         "own_noise",
+        "additive",
+        "trial",
     },
     {
         "motions",

@@ -332,6 +332,21 @@ def check_grad(
         raise typer.Exit(1)
 
 
+@app.command()
+def plot(
+    run: Annotated[str, typer.Argument(help="The folder of a run that has ended.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Draw the pictures and report.html of a run again, from its folder alone."""
+    from nde.cli.console import speak
+    from nde.cli.plot import run_plot
+
+    speak(quiet=quiet, verbose=verbose, json=json)
+    run_plot(run)
+
+
 for command in (inspect, init, schema, env):
     app.command()(command)
 

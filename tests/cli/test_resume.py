@@ -67,7 +67,7 @@ def stopped(
 
 
 def assert_same(out: Path, intact: Path) -> None:
-    for name in ("metrics.json", "metrics.jsonl", "predictions.csv"):
+    for name in ("metrics.json", "metrics.jsonl", "predictions.csv", "steps.csv"):
         assert (out / name).read_bytes() == (intact / name).read_bytes(), name
     for name in ("best.pt", "last.pt"):
         ours, theirs = (

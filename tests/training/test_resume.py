@@ -28,7 +28,7 @@ from nde.training.preparation import prepare
 from nde.training.run import run_training
 from nde.training.run_folder import RunFolder, RunFolderError, create_run
 
-SAME = ("metrics.json", "metrics.jsonl", "predictions.csv")
+SAME = ("metrics.json", "metrics.jsonl", "predictions.csv", "steps.csv")
 
 
 class Killed(Exception):
