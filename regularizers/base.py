@@ -2,6 +2,8 @@
 
 A regularizer may ask for times before the solve, and turns the solution into one number
 after it. To write your own, give a class these members; it need not inherit anything.
+Integrals along the solution and moved end times are kinds of their own, see `integral`
+and `end_time`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from nde.solvers.solution import Solution
 from nde.solvers.solve import solve
 from nde.solvers.stats import Stats
 from nde.solvers.tableau import ButcherTableau
-from nde.solvers.term import ODETerm, SDETerm
+from nde.solvers.term import Integrand, ODETerm, SDETerm
 from nde.solvers.types import SolveError, Status
 from nde.solvers.watch import Event
 
@@ -35,6 +35,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "FixedSteps",
+    "Integrand",
     "McCallumFoster",
     "ODETerm",
     "ProbedTimes",

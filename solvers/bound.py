@@ -7,9 +7,8 @@ what the user's functions return.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch.nn.functional import pad
 
 from nde.solvers.brownian.increment import BrownianIncrement
 from nde.solvers.divergence import given_again, with_rate
+from nde.solvers.integral import with_integrand
 from nde.solvers.term import (
     Field,
     Function,
@@ -28,7 +28,7 @@ from nde.solvers.term import (
     SDETerm,
     Term,
 )
-from nde.solvers.transforms import transformed
+from nde.solvers.transforms import load_forward_mode, transformed
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,19 @@ class BoundODE:
     term: ODETerm
     layout: Layout
 
+    @property
+    def functions(self) -> tuple[object, ...]:
+        """The user's functions."""
+        integrand = self.term.integrand
+        return (self.term.f,) if integrand is None else (self.term.f, integrand.rate)
+
     @cached_property
     def f(self) -> Field:
         """The vector field along the engine's time."""
-        forward = self.layout.fit(self.term.f, "f")
+        if self.term.integrand is None:
+            forward = self.layout.fit(self.term.f, "f")
+        else:
+            forward = with_integrand(self.term, self.layout)
         if not self.layout.reverse:
             return forward
         return lambda t, y: -forward(t, y)
@@ -175,7 +184,7 @@ class BoundSDE:
 
         Raises RuntimeError where the diffusion has no forward-mode derivative.
         """
-        _load_forward_mode()
+        load_forward_mode()
         try:
             with forward_ad.dual_level():
                 moving = forward_ad.make_dual(y, v)  # type: ignore[no-untyped-call]
@@ -273,15 +282,6 @@ def at_rest(term: Bound, moving: Tensor) -> Bound:
     if isinstance(term, BoundSDE):
         vars(copy)["g"] = masked(term.g)
     return copy
-
-
-@cache
-def _load_forward_mode() -> None:
-    """Make a first dual number, for which torch compiles what it deprecates itself."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        one = torch.ones(())
-        forward_ad.make_dual(one, one)  # type: ignore[no-untyped-call]
 
 
 def bind(term: Term, layout: Layout) -> Bound:

@@ -20,6 +20,7 @@ from nde.solvers.methods import (
     MULTISTEP_METHODS,
     ODE_METHODS,
     SDE_METHODS,
+    SYMPLECTIC_METHODS,
     method_named,
     methods_for,
 )
@@ -125,6 +126,21 @@ def checked_events(stepper: Stepper, events: object) -> tuple[Event, ...]:
             "solve with events outside of them"
         )
     return tuple(events)
+
+
+def check_integrand(stepper: Stepper, events: Sequence[Event]) -> None:
+    """Raises ValueError where an integral has no place beside the state."""
+    if stepper.name in SYMPLECTIC_METHODS:
+        raise ValueError(
+            f"method {stepper.name!r} moves halves of the state by turns, and has no "
+            "place for an integral beside them; use a Runge-Kutta or multistep method "
+            "with an integrand"
+        )
+    if any(event.reset for event in events):
+        raise ValueError(
+            "an integrand goes on from run to run, and a reset would begin it anew; "
+            "use events without resets, or make the integral part of the state"
+        )
 
 
 def chosen_stepper(

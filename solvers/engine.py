@@ -311,7 +311,6 @@ def _watched_start(problem: Problem) -> tuple[tuple[Tensor, ...], Captured]:
         return carry
 
     term = problem.term
-    functions = term.functions if isinstance(term, BoundSDE) else (term.term.f,)
-    functions = (*functions, term.layout.args)
+    functions = (*term.functions, term.layout.args)
     captured = captured_tensors(call, functions, (problem.y0,))
     return carry, captured

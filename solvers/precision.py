@@ -95,6 +95,7 @@ def lowered(term: Term, device: torch.device, wide: torch.dtype) -> Term:
         return Lowered(function, device.type, dtype, wide)
 
     if isinstance(term, ODETerm):
+        # The rate calls f in low precision, and is itself in that of the state.
         return replace(term, f=low(term.f))
     prior = None if term.prior is None else low(term.prior)
     return replace(

@@ -123,8 +123,11 @@ class ExplicitRungeKutta:
         stiffness = None
         if tableau.stiffness_pair is not None:
             i, j = tableau.stiffness_pair
+            visible = term.layout.visible
             stiffness = slope_size(
-                stages.stage(i) - stages.stage(j), inputs[i] - inputs[j], y.dtype
+                visible(stages.stage(i) - stages.stage(j)),
+                visible(inputs[i] - inputs[j]),
+                y.dtype,
             )
         return StepOut(
             y1=y1,

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from nde.solvers import dense, extra_step
 from nde.solvers.between import read_between
-from nde.solvers.bound import BoundSDE
+from nde.solvers.bound import BoundODE, BoundSDE
 from nde.solvers.controller import ErrorScale
 from nde.solvers.diagnosis import Explanation, explain
 from nde.solvers.divergence import path_kl
 from nde.solvers.engine import Run
 from nde.solvers.ensemble import Ensemble
 from nde.solvers.extra_step import StepNoise
+from nde.solvers.integral import integral_of
 from nde.solvers.moving_ends import shifted, slope_at
 from nde.solvers.state import State, map_tensors
 from nde.solvers.stats import Stats, spread
@@ -50,6 +51,7 @@ class Solution:
     are the engine's runs: one, and one more for every reset. `path_kl (batch, T)` for
     an `SDETerm` with a prior: its divergence from it along each path, from ts[0] on.
     `ensemble` for a solve of many paths, whose batch is `batch * paths` throughout.
+    `integral (batch, T, width)` for an `ODETerm` with an integrand, from ts[0] on.
     `foreign` if another solver did it, so that no step has estimates.
     """
 
@@ -63,6 +65,7 @@ class Solution:
     runs: tuple[Run, ...] = field(repr=False)
     path_kl: Tensor | None = field(default=None, repr=False)
     ensemble: Ensemble | None = None
+    integral: Tensor | None = field(default=None, repr=False)
     foreign: bool = False
 
     @property
@@ -231,6 +234,7 @@ def solution_of(
     structure, status = layout.structure, status.expand(layout.structure.batch)
     flat = layout.to_batch(runs[-1].outcome.y_end)
     read = _per_sample(layout, _joined(runs, runs[0].reads, _value))
+    ode = isinstance(runs[0].problem.term, BoundODE)
     ys = structure.unflatten(read, read.shape[1:2])
     return Solution(
         ts=ts,
@@ -245,8 +249,9 @@ def solution_of(
         stats=Stats(runs),
         events=_occurrences(runs),
         runs=runs,
-        path_kl=path_kl(structure, read),
+        path_kl=None if ode else path_kl(structure, read),
         ensemble=None if paths is None else Ensemble(ys, status, paths),
+        integral=integral_of(structure, read) if ode and structure.hidden else None,
     )
 
 

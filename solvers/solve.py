@@ -14,6 +14,7 @@ from nde.solvers.adjoint import Adjoint, Backsolve, Recompute, Reversible
 from nde.solvers.brownian import NoiseSource
 from nde.solvers.choice import (
     check_dense,
+    check_integrand,
     check_mixing,
     check_options,
     check_restarts,
@@ -150,6 +151,9 @@ def solve(
         check_mixing(term, structure)
         if term.prior is not None:
             structure = replace(structure, hidden=COLUMNS)
+    elif term.integrand is not None:
+        check_integrand(stepper, events)
+        structure = replace(structure, hidden=term.integrand.width)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(

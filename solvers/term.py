@@ -19,6 +19,27 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Integrand:
+    """What to integrate along the solution of an ODE.
+
+    `rate(field, t, y, slope)` returns `(batch, width)`. It sees the state flat:
+    `y (batch, dim)`, its slope f(t, y) likewise, complex numbers as pairs of real ones,
+    and `field(t, y)` is f for such states, to be called or differentiated at others.
+    `t` is as f gets it.
+
+    Raises TypeError if rate is not callable, ValueError for a width below 1.
+    """
+
+    rate: Callable[[Field, Tensor, Tensor, Tensor], Tensor]
+    width: int = 1
+
+    def __post_init__(self) -> None:
+        _callable("rate", self.rate, "field, t, y, slope")
+        if self.width < 1:
+            raise ValueError(f"width must be at least 1, got {self.width}")
+
+
+@dataclass(frozen=True)
 class ODETerm:
     """dy/dt = f(t, y).
 
@@ -30,10 +51,17 @@ class ODETerm:
     times of its samples along the wrong axis, `t * y` where `y` is as wide as the batch
     is long, is found out before the solve.
 
+    With an `integrand` the solve also integrates that, by the same method and with
+    gradients by the same adjoint: `Solution.integral (batch, T, width)`, from ts[0] on,
+    negative where time runs backward and the rate is positive. Neither the steps nor
+    the states change, also where the rate is not finite, which the integral is from
+    there on. Statistics count calls of f with its rate as one evaluation.
+
     Raises TypeError if f is not callable.
     """
 
     f: Function
+    integrand: Integrand | None = None
 
     def __post_init__(self) -> None:
         _callable("f", self.f)
@@ -266,8 +294,9 @@ class Layout:
         return single
 
 
-def _callable(name: str, value: object) -> None:
+def _callable(name: str, value: object, arguments: str = "t, y") -> None:
     if not callable(value):
         raise TypeError(
-            f"{name} must be callable as {name}(t, y), got {type(value).__name__}"
+            f"{name} must be callable as {name}({arguments}), got "
+            f"{type(value).__name__}"
         )

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from nde.solvers.state import State
 from nde.solvers.term import Layout
@@ -32,10 +31,11 @@ _RESOLVED = 4.0
 class Tolerances:
     """Tolerances in engine layout: numbers, or tensors that broadcast to the state.
 
-    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS. `pairs`
-    if entries are real and imaginary parts, which share the size of their number: one
-    of them may be zero where it is not small. `detached` if the scale of an error is a
-    constant of its gradient.
+    `norm` measures a scaled error `(rows, dim)` as `(rows,)`; None is the RMS. `seen`
+    picks what of a state is measured, of which tolerances and norm know alone; None is
+    all of it. `pairs` if entries are real and imaginary parts, which share the size of
+    their number: one of them may be zero where it is not small. `detached` if the scale
+    of an error is a constant of its gradient.
     """
 
     rtol: float | Tensor
@@ -43,6 +43,7 @@ class Tolerances:
     norm: Callable[[Tensor], Tensor] | None = None
     pairs: bool = False
     detached: bool = False
+    seen: Callable[[Tensor], Tensor] | None = None
 
     def ratio(self, error: Tensor, y0: Tensor, y1: Tensor) -> Tensor:
         """Norm of error / (atol + rtol max(|y0|, |y1|)) per row: `(rows,)`.
@@ -57,7 +58,7 @@ class Tolerances:
         return self._measure(value, y.abs())
 
     def scale(self, size: Tensor, factor: float = 1.0) -> Tensor:
-        """factor (atol + rtol size)."""
+        """factor (atol + rtol size), for a size of what is measured."""
         atol, rtol = self.atol, self.rtol
         if self.pairs:
             parts = size.view(*size.shape[:-1], -1, 2)
@@ -72,7 +73,7 @@ class Tolerances:
 
     def unresolved(self, y: Tensor, floor: float) -> bool:
         """Whether some entry of `y` is to be known better than `floor`, relatively."""
-        size = y.abs()
+        size = (y if self.seen is None else self.seen(y)).abs()
         resolved = in_every_member(self.scale(size) >= floor * size)
         return not bool(resolved.all())
 
@@ -86,6 +87,9 @@ class Tolerances:
         return replace(self, rtol=raised)
 
     def _measure(self, value: Tensor, size: Tensor) -> Tensor:
+        if self.seen is not None:
+            # Sums of rows that lie apart would be added up in another order.
+            value, size = self.seen(value).contiguous(), self.seen(size)
         if self.norm is not None:
             return self.norm(value / self.scale(size))
         # The root of the mean is taken with the scale.
@@ -143,8 +147,9 @@ def fit_tolerances(
             if isinstance(absolute, Tensor)
             else max(absolute, least)
         ),
-        norm=_engine_norm(norm, layout),
+        norm=None if norm is None else _engine_norm(norm, layout),
         pairs=all(leaf.dtype.is_complex for leaf in layout.structure.leaves),
+        seen=layout.visible if layout.structure.hidden else None,
     )
 
 
@@ -159,16 +164,12 @@ def _constant_on(value: float, device: torch.device, dtype: torch.dtype) -> Tens
         return torch.tensor(value, dtype=dtype, device=device)
 
 
-def _engine_norm(
-    norm: Norm | None, layout: Layout
-) -> Callable[[Tensor], Tensor] | None:
-    """A norm of what users see of the scaled error; None for the RMS of all of it."""
-    if norm is None:
-        return _visible_rms(layout) if layout.structure.hidden else None
+def _engine_norm(norm: Norm, layout: Layout) -> Callable[[Tensor], Tensor]:
+    """A norm of what users see of the scaled error."""
 
     def measured(scaled: Tensor) -> Tensor:
-        state = layout.structure.unflatten(layout.to_batch(scaled))
-        size = norm(state)
+        samples = scaled.reshape(layout.structure.batch, layout.structure.visible)
+        size = norm(layout.structure.unflatten(samples))
         if not isinstance(size, Tensor) or size.numel() != layout.rows:
             shown = tuple(size.shape) if isinstance(size, Tensor) else type(size)
             wanted = "one number" if layout.shared else f"shape ({layout.rows},)"
@@ -180,23 +181,13 @@ def _engine_norm(
     return measured
 
 
-def _visible_rms(layout: Layout) -> Callable[[Tensor], Tensor]:
-    def measured(scaled: Tensor) -> Tensor:
-        seen = layout.visible(scaled)
-        size: Tensor = torch.linalg.vector_norm(seen, dim=1)
-        return size / math.sqrt(max(seen.shape[1], 1))
-
-    return measured
-
-
 def _fit(name: str, value: Tolerance, layout: Layout, like: Tensor) -> float | Tensor:
     if _is_number(value):
         return float(value)
     structure = layout.structure
     parts: list[Tensor] = []
     _broadcast(name, value, structure.skeleton, layout, like, parts)
-    # The hidden columns are measured by no norm.
-    flat = pad(torch.cat(parts, dim=1), (0, structure.hidden), value=1.0)
+    flat = torch.cat(parts, dim=1)
     return flat.reshape(1, -1) if layout.shared else flat
 
 

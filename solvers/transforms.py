@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -74,3 +76,12 @@ def in_vmap() -> bool:
     """Whether a level of vmap is on, whose members stand in one tensor."""
     levels = get_interpreter_stack() or ()
     return any(level.key() == TransformType.Vmap for level in levels)
+
+
+@cache
+def load_forward_mode() -> None:
+    """Make a first dual number, for which torch compiles what it deprecates itself."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        one = torch.ones(())
+        forward_ad.make_dual(one, one)  # type: ignore[no-untyped-call]

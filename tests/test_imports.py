@@ -57,7 +57,7 @@ SOLVER_ROWS = [
         "term",
     },
     {"tolerances", "watch"},
-    {"path", "control", "brownian", "divergence", "bound", "precision"},
+    {"path", "control", "brownian", "divergence", "integral", "bound", "precision"},
     {
         "stepper",
         "runge_kutta",

@@ -65,8 +65,10 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME=WEIGHT",
-            help="error, stiffness, local-error or local-stiffness with its weight, "
-            "or START:END for an exponential schedule. Repeatable.",
+            help="error, stiffness, local-error, local-stiffness, kinetic, jacobian, "
+            "taylor-2, taylor-3 or adaptive-jacobian with its weight: a number, "
+            "START:END, either with ,warmup=SHARE, auto:nfe=RATIO or auto:share=SHARE; "
+            "steer or steer-gaussian with its width. Repeatable.",
         ),
     ] = None,
     drop_rate: Annotated[

@@ -18,7 +18,7 @@ from nde.models.neural_sde import NeuralSDE
 from nde.models.sde import Form, SharedNoise
 from nde.models.series_layer import SeriesLayer
 from nde.models.settings import SolverSettings
-from nde.regularizers import Regularizer
+from nde.regularizers import AnyRegularizer
 
 ModelName = Literal["lsde", "lnsde", "gsde", "neural-sde", "neural-ode"]
 
@@ -40,7 +40,7 @@ def build_classifier(
     dropout: float = 0.1,
     input_noise: float = 0.7,
     solver: SolverSettings | None = None,
-    regularizers: Sequence[Regularizer] = (),
+    regularizers: Sequence[AnyRegularizer] = (),
 ) -> SeriesClassifier:
     """A `SeriesClassifier` with the equation of that name.
 

@@ -22,13 +22,16 @@ class ClassifierOutput:
     """Logits `(batch, classes)` and the price of the solve.
 
     `penalty` 0-dim, already weighted, zero without regularizers and outside training
-    mode; `penalties` by name, unweighted and detached; `evaluations (batch,)` int64;
+    mode; `penalties` by name, unweighted and detached, `terms` the same with their
+    graphs, and `weights` what each was multiplied with; `evaluations (batch,)` int64;
     `solution` of the differential equation.
     """
 
     logits: Tensor
     penalty: Tensor
     penalties: dict[str, Tensor]
+    terms: dict[str, Tensor]
+    weights: dict[str, float]
     evaluations: Tensor
     solution: Solution
 
@@ -139,6 +142,8 @@ class SeriesClassifier(nn.Module):
             logits=self.head(state),
             penalty=out.penalty,
             penalties=out.penalties,
+            terms=out.terms,
+            weights=out.weights,
             evaluations=out.solution.stats.evaluations,
             solution=out.solution,
         )

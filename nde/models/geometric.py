@@ -27,7 +27,7 @@ from nde.models.sde import (
 )
 from nde.models.settings import SolverSettings
 from nde.models.stability import Equation, StabilityReport, report
-from nde.regularizers import Regularizer
+from nde.regularizers import AnyRegularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
@@ -82,7 +82,7 @@ class GeometricSDE(nn.Module):
         sigma: Sigma = "softplus",
         gsde_drift: GeometricDrift | None = None,
         solver: SolverSettings | None = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Sequence[AnyRegularizer] = (),
     ) -> None:
         super().__init__()
         check_form(form, noise)

@@ -24,7 +24,7 @@ from nde.models.sde import (
 )
 from nde.models.settings import SolverSettings
 from nde.models.stability import Equation, StabilityReport, report
-from nde.regularizers import Regularizer
+from nde.regularizers import AnyRegularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
@@ -74,7 +74,7 @@ class LinearNoiseSDE(nn.Module):
         sigma: Sigma = "softplus",
         bounded: bool = True,
         solver: SolverSettings | None = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Sequence[AnyRegularizer] = (),
     ) -> None:
         super().__init__()
         check_form(form, noise)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from nde.layers import Drift
 from nde.models.output import LayerOutput, integrate
 from nde.models.settings import SolverSettings
-from nde.regularizers import Regularizer
+from nde.regularizers import AnyRegularizer
 from nde.solvers import ODETerm
 from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
@@ -21,7 +21,8 @@ class NeuralODE(nn.Module):
         field: module or function; t is 0-dim or `(batch,)`, y and the result share
             structure and shapes, X(t) is `(batch, channels)`.
         solver: ODE method, step or tolerances, adjoint.
-        regularizers: penalties on the solve, computed in training mode.
+        regularizers: penalties on the solve, computed in training mode, and movers of
+            its end.
 
     Raises:
         TypeError: a field that cannot be called.
@@ -33,7 +34,7 @@ class NeuralODE(nn.Module):
         field: Callable[..., State],
         *,
         solver: SolverSettings | None = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Sequence[AnyRegularizer] = (),
     ) -> None:
         super().__init__()
         if not callable(field):
@@ -43,6 +44,10 @@ class NeuralODE(nn.Module):
         self.field = field
         self.solver = (solver or SolverSettings()).for_ode()
         self.regularizers = tuple(regularizers)
+        # Known as parts of this module where they have parameters.
+        self.learned_regularizers = nn.ModuleList(
+            one for one in self.regularizers if isinstance(one, nn.Module)
+        )
 
     def forward(
         self, y0: State, ts: Tensor, *, path: Path | None = None, progress: float = 0.0
@@ -102,7 +107,7 @@ class ControlledODE(nn.Module):
         layers: int = 2,
         bounded: bool = True,
         solver: SolverSettings | None = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Sequence[AnyRegularizer] = (),
     ) -> None:
         super().__init__()
         width = hidden if width is None else width

@@ -15,7 +15,7 @@ from nde.models.sde import (
     solver_for,
 )
 from nde.models.settings import SolverSettings
-from nde.regularizers import Regularizer
+from nde.regularizers import AnyRegularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
 from nde.solvers.path import Path
@@ -59,7 +59,7 @@ class NeuralSDE(nn.Module):
         controlled: bool = False,
         bounded: bool = True,
         solver: SolverSettings | None = None,
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Sequence[AnyRegularizer] = (),
     ) -> None:
         super().__init__()
         check_form(form, "diagonal")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from nde.models.settings import SolverSettings
-from nde.regularizers import Regularizer, draw
+from nde.regularizers import AnyRegularizer, apply
 from nde.solvers import FixedSteps, Solution, solve
 from nde.solvers.brownian import Seed
 from nde.solvers.precision import raised
-from nde.solvers.state import State, structure_of
+from nde.solvers.state import State
 from nde.solvers.term import SDETerm, Term
 
 
@@ -21,14 +21,18 @@ class LayerOutput:
 
     `ys` at the output times, leaves `(batch, T, ...)`; `final` at each sample's own
     last time; `penalty` 0-dim, the weighted sum of the regularizers, zero without any
-    and outside training mode; `penalties` each value by name, unweighted and detached;
-    `solution` as the solver gave it, whose state may be a transform of `ys`.
+    and outside training mode; `penalties` each value by name, unweighted and detached,
+    `terms` the same with their graphs, and `weights` what each was multiplied with;
+    `solution` as the solver gave it, whose state may be a transform of `ys`, and whose
+    `ts` are those solved for: others than asked for where a regularizer moves them.
     """
 
     ys: State
     final: State
     penalty: Tensor
     penalties: dict[str, Tensor]
+    terms: dict[str, Tensor]
+    weights: dict[str, float]
     solution: Solution
 
 
@@ -38,7 +42,7 @@ def integrate(
     ts: Tensor,
     *,
     settings: SolverSettings,
-    regularizers: Sequence[Regularizer],
+    regularizers: Sequence[AnyRegularizer],
     seed: Seed | None = None,
     progress: float = 0.0,
 ) -> LayerOutput:
@@ -56,43 +60,41 @@ def integrate(
 
     Raises:
         ValueError, TypeError, SolveError: as `nde.solvers.solve`, and ValueError from a
-            regularizer that the method cannot serve.
+            regularizer that the method or equation cannot serve.
     """
     assert settings.method is not None
     controller = settings.controller()
     # Under autocast a layer's first state is in low precision, which solves refuse.
     y0 = raised(y0)
-    drawn = None
-    if regularizers:
-        one_row = ts.ndim == 1 and (
-            settings.batch == "shared" or isinstance(controller, FixedSteps)
-        )
-        batch = 1 if one_row else structure_of(y0).batch
-        t0, t1 = ts[..., 0].expand(batch), ts[..., -1].expand(batch)
-        drawn = draw(regularizers, t0.double(), t1.double())
-        if drawn.error_scale is not None:
-            controller = replace(controller, error_scale=drawn.error_scale)
+    one_row = ts.ndim == 1 and (
+        settings.batch == "shared" or isinstance(controller, FixedSteps)
+    )
+    applied = apply(regularizers, y0, ts, one_row=one_row) if regularizers else None
+    scale = None if applied is None else applied.draw.error_scale
+    if scale is not None:
+        controller = replace(controller, error_scale=scale)
     solution = solve(
-        term,
+        term if applied is None else applied.beside(term),
         y0,
-        ts,
+        ts if applied is None else applied.ts,
         method=settings.method,
         controller=controller,
         adjoint=settings.gradients(),
         batch=settings.batch,
         noise=seed if isinstance(term, SDETerm) else None,
-        probe_times=None if drawn is None else drawn.probe_times,
+        probe_times=None if applied is None else applied.probe_times,
         max_steps=settings.max_steps,
     )
-    if drawn is None:
-        penalty, penalties = torch.zeros((), device=ts.device), {}
-    else:
-        penalties = drawn.penalties(solution)
-        penalty = drawn.total(penalties, progress)
+    terms = {} if applied is None else applied.penalties(solution)
+    weights = {} if applied is None else applied.weights(progress)
+    zero = torch.zeros((), device=ts.device)
+    parts = [weights[name] * value for name, value in terms.items()]
     return LayerOutput(
         ys=solution.ys,
         final=solution.final,
-        penalty=penalty,
-        penalties={name: value.detach() for name, value in penalties.items()},
+        penalty=torch.stack(parts).sum() if parts else zero,
+        penalties={name: value.detach() for name, value in terms.items()},
+        terms=terms,
+        weights=weights,
         solution=solution,
     )

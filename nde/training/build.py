@@ -1,27 +1,47 @@
 """From a configuration to a model on a device."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 
 from nde.data import SeriesDataset, collate, unknown_name
 from nde.models import SeriesClassifier, SolverSettings, build_classifier
 from nde.regularizers import (
+    AdaptiveJacobian,
+    AnyRegularizer,
     ErrorEstimate,
-    Exponential,
+    JacobianNorm,
+    KineticEnergy,
     LocalError,
     LocalStiffness,
+    NormalEnd,
     Stiffness,
+    TaylorDerivative,
+    UniformEnd,
+    Weight,
+    weight_of,
 )
 from nde.solvers import ODE_METHODS, SDE_METHODS, SolveError
-from nde.training.config import Config, weight_ends
+from nde.training.config import Config
 from nde.training.config_file import ConfigError
 from nde.training.schema import Schema
 
-Regularizer = ErrorEstimate | Stiffness | LocalError | LocalStiffness
-_REGULARIZERS: dict[str, type[Regularizer]] = {
+# What a name of the configuration makes of the number or text beside it.
+_PRICED: dict[str, Callable[[Weight], AnyRegularizer]] = {
     "error": ErrorEstimate,
     "stiffness": Stiffness,
     "local-error": LocalError,
     "local-stiffness": LocalStiffness,
+    "kinetic": KineticEnergy,
+    "jacobian": JacobianNorm,
+    "taylor-2": partial(TaylorDerivative, 2),
+    "taylor-3": partial(TaylorDerivative, 3),
+    "adaptive-jacobian": AdaptiveJacobian,
+}
+_MOVING: dict[str, Callable[[float], AnyRegularizer]] = {
+    "steer": UniformEnd,
+    "steer-gaussian": NormalEnd,
 }
 
 
@@ -55,8 +75,7 @@ def build_model(config: Config, schema: Schema) -> SeriesClassifier:
     """
     check_method(config)
     regularizers = tuple(
-        _REGULARIZERS[name](weight=_weight(name, weight))
-        for name, weight in config.regularizers.items()
+        _regularizer(name, value) for name, value in config.regularizers.items()
     )
     try:
         return build_classifier(
@@ -107,6 +126,7 @@ def try_model(config: Config, schema: Schema, dataset: SeriesDataset) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _weight(name: str, weight: float | str) -> float | Exponential:
-    ends = weight_ends(name, weight)
-    return ends[0] if len(ends) == 1 else Exponential(ends[0], ends[1])
+def _regularizer(name: str, value: float | str) -> AnyRegularizer:
+    if name in _MOVING:
+        return _MOVING[name](float(value))
+    return _PRICED[name](weight_of(value))

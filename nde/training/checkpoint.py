@@ -8,7 +8,7 @@ import io
 import random
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class Checkpoint:
     """State of a run after `epoch` whole epochs and `iteration` steps.
 
     All fields are tensors and plain containers. `generators` are the states of the
-    run's own generators of data order and noise; `rng` those of torch, numpy, python.
+    run's own generators of data order and noise; `rng` those of torch, numpy, python;
+    `weights` what the automatic weights of regularizers have learned, by name.
     """
 
     config: dict[str, Any]
@@ -45,11 +46,13 @@ class Checkpoint:
     epoch: int
     iteration: int
     best: dict[str, Any]
+    # Files from before there were such weights have none.
+    weights: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, whole or not at all. Raises `OSError`."""
-    tree = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
+    tree = {part.name: getattr(checkpoint, part.name) for part in fields(checkpoint)}
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **tree}, buffer)
     write_bytes(path, buffer.getvalue())
@@ -87,13 +90,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: checkpoint format version {tree.get('version')}, "
             f"this program reads version {VERSION}"
         )
-    missing = [f.name for f in fields(Checkpoint) if f.name not in tree]
+    tree = {"weights": {}, **tree}
+    missing = [part.name for part in fields(Checkpoint) if part.name not in tree]
     if missing:
         raise CheckpointError(f"{path}: the checkpoint lacks the key {missing[0]!r}")
     for name, weight in tree["model"].items():
         if not torch.isfinite(weight).all():
             raise CheckpointError(f"{path}: NaN or infinite weights in {name}")
-    return Checkpoint(**{field.name: tree[field.name] for field in fields(Checkpoint)})
+    return Checkpoint(**{part.name: tree[part.name] for part in fields(Checkpoint)})
 
 
 def global_rng() -> dict[str, Any]:

@@ -12,9 +12,23 @@ from nde.data import DropProtocol, unknown_name
 from nde.models import ModelName
 from nde.models.classifier import Intensity, ReadOut
 from nde.models.sde import Form, SharedNoise
+from nde.regularizers.weight_text import canonical
 
 Metric = Literal["log_loss", "accuracy", "balanced_accuracy", "macro_f1", "auroc"]
-REGULARIZERS = ("error", "stiffness", "local-error", "local-stiffness")
+# Movers of the end time, which have a width instead of a weight.
+END_TIMES = ("steer", "steer-gaussian")
+REGULARIZERS = (
+    "error",
+    "stiffness",
+    "local-error",
+    "local-stiffness",
+    "kinetic",
+    "jacobian",
+    "taylor-2",
+    "taylor-3",
+    "adaptive-jacobian",
+    *END_TIMES,
+)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -120,7 +134,8 @@ class Config(_Section):
     task: TaskConfig = TaskConfig()
     model: ModelConfig = ModelConfig()
     solver: SolverConfig = SolverConfig()
-    # Name -> weight, a number or "start:end" for an exponential schedule.
+    # Name -> weight, as `nde.regularizers.weight_of` reads it; the end times have a
+    # width instead, in parts of the interval.
     regularizers: dict[str, float | str] = {}
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
@@ -135,8 +150,12 @@ class Config(_Section):
         for name, weight in value.items():
             if name not in REGULARIZERS:
                 raise ValueError(unknown_name("regularizer", name, REGULARIZERS))
-            ends = weight_ends(name, weight)
-            checked[name] = ends[0] if len(ends) == 1 else f"{ends[0]:g}:{ends[1]:g}"
+            try:
+                checked[name] = (
+                    _width(weight) if name in END_TIMES else canonical(weight)
+                )
+            except ValueError as error:
+                raise ValueError(f"weight of {name}: {error}") from None
         return checked
 
     @property
@@ -145,20 +164,15 @@ class Config(_Section):
         return self.train.seed if self.data.seed is None else self.data.seed
 
 
-def weight_ends(name: str, weight: float | str) -> tuple[float, ...]:
-    """The weight of a regularizer as one number, or as start and end of a schedule.
-
-    Raises `ValueError` for anything but a finite number >= 0 or `start:end` of two
-    positive ones.
-    """
+def _width(text: float | str) -> float:
+    """The width of a random end time. Raises ValueError for what is none."""
     try:
-        ends = tuple(float(end) for end in str(weight).split(":"))
+        width = float(text)
     except ValueError:
-        ends = ()
-    good = len(ends) in (1, 2) and all(0 <= end < float("inf") for end in ends)
-    if not good or (len(ends) == 2 and min(ends) == 0):
+        width = 0.0
+    if not 0.0 < width < 1.0:
         raise ValueError(
-            f"weight of {name}: expected a number >= 0, or start:end of two positive "
-            f"numbers, got {weight!r}"
+            "expected a number between 0 and 1, the part of the interval by which its "
+            f"end moves, got {text!r}"
         )
-    return ends
+    return width

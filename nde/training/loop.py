@@ -26,6 +26,7 @@ from nde.training.evaluation import Evaluation, evaluate
 from nde.training.events import EpochEnd, Observer, StepEnd
 from nde.training.interrupt import Stopped, StopRequest
 from nde.training.preparation import Prepared
+from nde.training.pricing import weight_states
 from nde.training.run_folder import RunFolder
 from nde.training.step import Position, make_optimiser, make_schedule, training_step
 
@@ -94,6 +95,7 @@ def train(
             epoch=len(epochs),
             iteration=step,
             best=best,
+            weights=weight_states(model),
         )
 
     def measure(part: Part) -> Evaluation:
@@ -115,6 +117,7 @@ def train(
                         collate(data, shuffled[start : start + size]).to(device),
                         noise_seed=int(torch.randint(2**62, (), generator=noise)),
                         position=Position(epoch, step, steps),
+                        measure=step == 1 or step % config.log.every == 0,
                     )
                     ends.append(end)
                     observe(end)
@@ -129,12 +132,15 @@ def train(
                     if not (end.skipped or isinstance(schedule, ReduceLROnPlateau)):
                         schedule.step()
 
-                scores = measure("validation").metrics()
+                validated = measure("validation")
+                scores = validated.metrics()
                 value = scores[config.train.monitor]
                 gain = value > best["value"] if rising else value < best["value"]
                 if epoch == 1 or gain:
                     best = {"epoch": epoch, "value": value}
-                done = _epoch_end(epoch, ends, scores, config, best["epoch"] == epoch)
+                done = _epoch_end(
+                    epoch, ends, validated, config, best["epoch"] == epoch
+                )
                 epochs.append(done)
                 if isinstance(schedule, ReduceLROnPlateau):
                     schedule.step(value)
@@ -206,7 +212,7 @@ def _derived(seed: int, stream: int) -> int:
 def _epoch_end(
     epoch: int,
     ends: Sequence[StepEnd],
-    validation: dict[str, float],
+    validated: Evaluation,
     config: Config,
     best: bool,
 ) -> EpochEnd:
@@ -219,6 +225,7 @@ def _epoch_end(
         evaluations=sum(end.evaluations for end in good) / count,
         lr=ends[-1].lr,
         skipped=len(ends) - len(good),
-        validation=validation,
+        validation=validated.metrics(),
+        validation_evaluations=validated.cost.nfe,
         best=best,
     )

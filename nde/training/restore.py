@@ -23,6 +23,7 @@ from nde.training.config_file import ConfigError, merge
 from nde.training.evaluation import Evaluation, evaluate
 from nde.training.loop import configure_torch
 from nde.training.preparation import hide, read_data
+from nde.training.pricing import restore_weights
 from nde.training.run_folder import find_checkpoint
 from nde.training.schema import Schema, fingerprint
 
@@ -65,6 +66,10 @@ def restore(run: Path, *, device: str = "auto") -> Trained:
     # Building draws initial weights; the caller's random numbers stay as they are.
     with torch.random.fork_rng(devices=[]):
         model = build_model(config, schema)
+    try:
+        restore_weights(model, checkpoint.weights)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the checkpoint does not fit: {error}") from None
     try:
         model.load_state_dict(checkpoint.model)
     except RuntimeError as error:

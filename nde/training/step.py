@@ -19,6 +19,7 @@ from nde.models import SeriesClassifier
 from nde.solvers import SolveError
 from nde.training.config import OptimConfig
 from nde.training.events import StepEnd
+from nde.training.pricing import gradient_norms, penalty_gradients, teach
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,20 @@ def training_step(
     *,
     noise_seed: int,
     position: Position,
+    measure: bool = False,
 ) -> StepEnd:
-    """Loss, gradient, clipping, update; no update if any of them is not finite."""
+    """Loss, gradient, clipping, update; no update if any of them is not finite.
+
+    `measure` asks for each penalty's share of the gradient, at the price of a backward
+    pass for each. Automatic weights learn from the step, for the next one.
+    """
     assert batch.labels is not None
     optimiser.zero_grad(set_to_none=True)
     loss = norm = evaluations = math.nan
     penalties: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    norms = None
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
     progress = (position.step - 1) / position.steps
     finite = True
     try:
@@ -79,20 +88,27 @@ def training_step(
         loss = objective.item()
         evaluations = out.evaluations.double().mean().item()
         penalties = {name: float(value) for name, value in out.penalties.items()}
+        weights = out.weights
         finite = math.isfinite(loss)
         if finite:
+            parts = penalty_gradients(parameters, out.terms) if measure else {}
             objective.backward()
+            if parts:
+                norms = gradient_norms(parameters, parts, weights)
             limit = math.inf if config.clip is None else config.clip
             norm = float(clip_grad_norm_(model.parameters(), limit))
             finite = math.isfinite(norm)
         if finite:
             optimiser.step()
+            teach(model, progress, evaluations, norms)
     return StepEnd(
         epoch=position.epoch,
         step=position.step,
         steps=position.steps,
         loss=loss,
         penalties=penalties,
+        weights=weights,
+        shares={} if norms is None else norms.shares,
         evaluations=evaluations,
         gradient_norm=norm,
         lr=float(torch.as_tensor(optimiser.param_groups[0]["lr"])),

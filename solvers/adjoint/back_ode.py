@@ -312,6 +312,7 @@ def tolerances_of(
         atol=_twice(asked.atol),
         norm=None if asked.norm is None else _rms_of_both(asked.norm),
         pairs=asked.pairs,
+        seen=None if asked.seen is None else _of_both(asked.seen),
     )
 
 
@@ -325,6 +326,13 @@ def _rms_of_both(norm: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
         return (0.5 * (norm(y).square() + norm(a).square())).sqrt()
 
     return measured
+
+
+def _of_both(seen: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def picked(z: Tensor) -> Tensor:
+        return torch.cat([seen(part) for part in z.tensor_split(2, dim=1)], dim=1)
+
+    return picked
 
 
 def _warn_of_drift(missed: list[Tensor]) -> None:

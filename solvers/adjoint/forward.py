@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nde.solvers import initial_step, loop
 from nde.solvers.adjoint.outcome import Outcome
+from nde.solvers.bound import BoundODE
 from nde.solvers.controller import PID
 from nde.solvers.march import March, fixed_tape, march
 from nde.solvers.nonfinite import judged
@@ -56,7 +57,11 @@ def start(problem: Problem) -> tuple[Tensor, ...]:
 
 def fill(blank: Tape, problem: Problem, result: March) -> Tape:
     """A fixed grid's tape with the values of its march."""
-    finite = in_every_member(torch.isfinite(result.y_end).all(dim=1))
+    seen = result.y_end
+    if isinstance(problem.term, BoundODE):
+        # As under adaptive steps, an integral beside the state is not looked at.
+        seen = problem.term.layout.visible(seen)
+    finite = in_every_member(torch.isfinite(seen).all(dim=1))
     failed = torch.full_like(blank.status, int(Status.NON_FINITE_FIELD))
     states = _kept(blank, result.states) if result.states else None
     carry: tuple[Tensor, ...] = ()

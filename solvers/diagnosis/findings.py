@@ -326,9 +326,8 @@ def _noise(bill: Bill) -> Tensor:
     states += [run.outcome.y_end.detach() for run in bill.runs]
     ratios = []
     for y in states:
-        size = y.abs()
+        size = problem.term.layout.visible(y).abs()
         scaled = size / problem.tolerances.scale(size)
-        scaled = problem.term.layout.visible(scaled)
         ratio = eps * scaled.double().square().mean(dim=1).sqrt().cpu()
         ratios.append(torch.where(torch.isfinite(ratio), ratio, 0.0))
     return torch.stack(ratios).mean(dim=0)

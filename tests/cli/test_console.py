@@ -14,6 +14,8 @@ STEP = StepEnd(
     steps=4,
     loss=1.25,
     penalties={},
+    weights={},
+    shares={},
     evaluations=23.5,
     gradient_norm=1.0,
     lr=0.1,
@@ -27,6 +29,7 @@ EPOCH = EpochEnd(
     lr=0.1,
     skipped=0,
     validation={"log_loss": 0.75, "accuracy": 0.625},
+    validation_evaluations=23.0,
     best=True,
 )
 

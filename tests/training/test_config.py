@@ -9,11 +9,9 @@ import pytest
 
 from nde.models import SolverSettings, build_classifier
 from nde.training.config import (
-    REGULARIZERS,
     Config,
     ModelConfig,
     SolverConfig,
-    weight_ends,
 )
 from nde.training.config_file import (
     ConfigError,
@@ -103,6 +101,14 @@ def test_written_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ({}, [("regularizers.error", "a")], ["weight of error", "'a'"]),
         ({}, [("regularizers.error", "1:0")], ["weight of error", "'1:0'"]),
         ({}, [("regularizers.error", -1)], ["weight of error", "-1"]),
+        ({}, [("regularizers.taylor-4", 1)], ["did you mean 'taylor-"]),
+        (
+            {},
+            [("regularizers.kinetic", "auto:nfe=2")],
+            ["weight of kinetic", "ratio", "'auto:nfe=2'"],
+        ),
+        ({}, [("regularizers.steer", "1:0.5")], ["steer", "part of", "'1:0.5'"]),
+        ({}, [("regularizers.steer-gaussian", 1.0)], ["between 0 and 1", "1.0"]),
     ],
 )
 def test_refusals_are_one_line(
@@ -146,10 +152,19 @@ def test_assignments() -> None:
         parse_regularizer("error")
 
 
-def test_weights() -> None:
-    assert weight_ends("error", 0.5) == (0.5,)
-    assert weight_ends("error", "100:10") == (100.0, 10.0)
-    assert {"error", "stiffness", "local-error", "local-stiffness"} == set(REGULARIZERS)
+def test_weights_keep_their_shortest_text() -> None:
+    texts = {
+        "error": (" 100 : 10.0", "100:10"),
+        "jacobian": ("1e-2", 0.01),
+        "taylor-3": ("0.50, warmup=0.1", "0.5,warmup=0.1"),
+        "kinetic": ("auto:nfe=0.60,of=81.0", "auto:nfe=0.6,of=81"),
+        "adaptive-jacobian": ("auto:share=0.30", "auto:share=0.3"),
+        "steer": ("0.25", 0.25),
+    }
+    given = [(f"regularizers.{name}", text) for name, (text, _) in texts.items()]
+    config = merge({}, given)
+    assert config.regularizers == {name: short for name, (_, short) in texts.items()}
+    assert merge(to_tree(config), []) == config
 
 
 def test_a_step_is_a_number_or_adaptive() -> None:
