@@ -1,0 +1,176 @@
+"""What the trainings of a benchmark of regularizers add up to: files, table, plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from trials import Row
+
+from nde.training.atomic import write_bytes, write_text
+
+BASELINE = "vanilla"
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """One line per training; the file is never half of it."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file; none if there is no file."""
+    if not path.exists():
+        return []
+    texts = ("method", "setting", "note")
+    with path.open(newline="") as file:
+        return [
+            Row(
+                **{
+                    name: value if name in texts else float(value)
+                    for name, value in line.items()
+                    if name != "seed"
+                },
+                seed=int(line["seed"]),
+            )
+            for line in csv.DictReader(file)
+        ]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method over its seeds; ratios and `change` are to vanilla at the same seeds.
+
+    `change` is the metric less that of vanilla, with its standard error.
+    """
+
+    method: str
+    done: int
+    failed: int
+    metric: float
+    spread: float
+    change: float
+    change_error: float
+    evaluations: float
+    evaluations_ratio: float
+    train_evaluations_ratio: float
+    train_seconds_ratio: float
+    predict_seconds_ratio: float
+    front: bool = False
+
+
+def summaries(rows: Sequence[Row], *, higher_is_better: bool) -> list[Summary]:
+    """One for each method, in the order of the rows, and who is on the front.
+
+    On the front is a method which no other one beats in mean metric at as few mean
+    evaluations, or the reverse; over all seeds that each has.
+    """
+    plain = {row.seed: row for row in rows if row.method == BASELINE and not row.note}
+    names = list(dict.fromkeys(row.method for row in rows))
+    found = [_summary(name, rows, plain) for name in names]
+    sign = 1.0 if higher_is_better else -1.0
+
+    def beaten(one: Summary, other: Summary) -> bool:
+        better = sign * (other.metric - one.metric)
+        cheaper = one.evaluations - other.evaluations
+        return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
+
+    return [
+        replace(one, front=one.done > 0 and not any(beaten(one, o) for o in found))
+        for one in found
+    ]
+
+
+def _summary(name: str, rows: Sequence[Row], plain: dict[int, Row]) -> Summary:
+    own = [row for row in rows if row.method == name]
+    done = [row for row in own if not row.note]
+    pairs = [(row, plain[row.seed]) for row in done if row.seed in plain]
+    changes = [row.metric - base.metric for row, base in pairs]
+
+    def ratio(quantity: str) -> float:
+        return _mean([getattr(a, quantity) / getattr(b, quantity) for a, b in pairs])
+
+    return Summary(
+        method=name,
+        done=len(done),
+        failed=len(own) - len(done),
+        metric=_mean([row.metric for row in done]),
+        spread=_deviation([row.metric for row in done]),
+        change=_mean(changes),
+        change_error=_deviation(changes) / math.sqrt(max(len(changes), 1)),
+        evaluations=_mean([row.test_evaluations for row in done]),
+        evaluations_ratio=ratio("test_evaluations"),
+        train_evaluations_ratio=ratio("train_evaluations"),
+        train_seconds_ratio=ratio("train_seconds"),
+        predict_seconds_ratio=ratio("predict_seconds"),
+    )
+
+
+def markdown(found: Sequence[Summary], metric: str, digits: int) -> str:
+    """A table; a star marks the front of metric and evaluations."""
+    lines = [
+        f"| method | seeds | {metric} | change | NFE | NFE ratio | train NFE ratio "
+        "| train time ratio | predict time ratio | front |",
+        "| --- " + "| --: " * 9 + "|",
+    ]
+    for one in found:
+        failed = f" ({one.failed} failed)" if one.failed else ""
+        cells = [
+            one.method,
+            f"{one.done}{failed}",
+            f"{one.metric:.{digits}f} ± {one.spread:.{digits}f}",
+            f"{one.change:+.{digits}f} ± {one.change_error:.{digits}f}",
+            f"{one.evaluations:.1f}",
+            f"{one.evaluations_ratio:.2f}",
+            f"{one.train_evaluations_ratio:.2f}",
+            f"{one.train_seconds_ratio:.2f}",
+            f"{one.predict_seconds_ratio:.2f}",
+            "*" if one.front else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: Path, found: Sequence[Summary], metric: str) -> None:
+    """Metric against evaluations, a point for each method, the front joined."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
+    done = [one for one in found if one.done]
+    for number, one in enumerate(done):
+        axis.errorbar(
+            one.evaluations,
+            one.metric,
+            yerr=one.spread / math.sqrt(one.done),
+            fmt="os^Dv"[number // 10 % 5],
+            color=f"C{number % 10}",
+            label=one.method,
+        )
+    front = sorted((one.evaluations, one.metric) for one in done if one.front)
+    axis.plot(*zip(*front, strict=True), color="0.7", zorder=0)
+    axis.set_xlabel("evaluations in a solve of the test set")
+    axis.set_ylabel(f"{metric}, mean and its standard error")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    plt.close(figure)
+    write_bytes(path, picture.getvalue())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else math.nan
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
