@@ -83,7 +83,7 @@ NODE = Weights(
         taylor=(3, 3.02e-3),
         local_step="initial",
     ),
-    Own(error=Exponential(1.0, 0.1), log=0.03, steps=0.1),
+    Own(error=Exponential(1.0, 0.1), log=0.03, steps=0.03),
 )
 LATENT_ODE = Weights(
     Published(

@@ -28,14 +28,6 @@ _LOOK = 10
 _PREDICTIONS = 5
 
 
-@dataclass(frozen=True)
-class Score:
-    """On the test set: the metric of the task, and calls of the field in the solve."""
-
-    metric: float
-    evaluations: float
-
-
 class Experiment(Protocol):
     """A fresh model with data and optimizer, all of them drawn with one seed.
 
@@ -49,8 +41,8 @@ class Experiment(Protocol):
     def loss(self, iteration: int, progress: float) -> tuple[Tensor, LayerOutput]:
         """Loss of the task on one batch, and the solve that it comes from."""
 
-    def test(self) -> Score:
-        """Predict the test set."""
+    def test(self) -> float:
+        """Predict the test set by one solve; the metric of that."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +90,15 @@ class Calls:
 def trial(method: str, seed: int, setting: str, work: Experiment, count: int) -> Row:
     """Train for `count` iterations, then test."""
     try:
-        calls, seconds = _train(work, count)
-        scores, times = [], []
+        calls = Calls(work.field)
+        seconds = _train(work, count, calls)
+        trained = calls.count
+        times = []
         work.model.eval()
         for _ in range(_PREDICTIONS):
             begin = time.process_time()
-            with torch.no_grad():
-                scores.append(work.test())
+            with torch.no_grad(), calls.counting():
+                metric = work.test()
             times.append(time.process_time() - begin)
     except SolveError as error:
         unknown = float("nan")
@@ -114,18 +108,17 @@ def trial(method: str, seed: int, setting: str, work: Experiment, count: int) ->
         method,
         seed,
         setting,
-        scores[-1].metric,
-        scores[-1].evaluations,
-        calls,
+        metric,
+        (calls.count - trained) / _PREDICTIONS,
+        trained / count,
         seconds,
         statistics.median(times),
     )
 
 
-def _train(work: Experiment, count: int) -> tuple[float, float]:
-    """Calls of the field in a forward pass, and seconds of all iterations."""
+def _train(work: Experiment, count: int, calls: Calls) -> float:
+    """Train, counting calls in forward passes; seconds of all iterations."""
     work.model.train()
-    calls = Calls(work.field)
     begin = time.process_time()
     for iteration in range(count):
         progress = iteration / count
@@ -133,7 +126,7 @@ def _train(work: Experiment, count: int) -> tuple[float, float]:
             task, out = work.loss(iteration, progress)
         loss = task + out.penalty
         _descend(work, loss, out, progress, look=iteration % _LOOK == 0)
-    return calls.count / count, time.process_time() - begin
+    return time.process_time() - begin
 
 
 def _descend(
