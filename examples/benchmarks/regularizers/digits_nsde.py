@@ -147,7 +147,7 @@ class NoisyDigits:
 
 def main(arguments: Sequence[str] | None = None) -> str:
     """Train, print and return the table."""
-    options = parser((__doc__ or "").splitlines()[0], "results", 300)
+    options = parser((__doc__ or "").splitlines()[0], "results", 200)
     options.add_argument("--mnist", type=Path, help=".npz of MNIST, as Keras keeps it")
     options.add_argument("--batch", type=int, default=128)
     options.add_argument("--tolerance", type=float, default=1e-2)

@@ -51,12 +51,14 @@ def _mnist(path: Path) -> Images:
                 f"{path} lacks the arrays {sorted(missing)}; give MNIST as the .npz "
                 "that Keras keeps"
             )
-        train, test = (
-            (
-                torch.tensor(found[f"x_{part}"].reshape(len(labels), -1) / 255.0),
-                torch.tensor(labels.astype(np.int64)),
-            )
-            for part in ("train", "test")
-            for labels in [found[f"y_{part}"]]
+        return Images(
+            "MNIST",
+            _pixels(found["x_train"]),
+            torch.tensor(found["y_train"].astype(np.int64)),
+            _pixels(found["x_test"]),
+            torch.tensor(found["y_test"].astype(np.int64)),
         )
-    return Images("MNIST", *train, *test)
+
+
+def _pixels(bytes_of: np.ndarray) -> Tensor:
+    return torch.tensor(bytes_of.reshape(len(bytes_of), -1) / 255.0)

@@ -25,7 +25,7 @@ from nde.training.pricing import (
 _LOOK = 10
 
 # Predictions whose median time is told.
-_PREDICTIONS = 5
+_PREDICTIONS = 3
 
 
 class Experiment(Protocol):
