@@ -54,7 +54,8 @@ class Classifier(nn.Module):
         regularizers: Sequence[AnyRegularizer],
     ) -> None:
         super().__init__()
-        self.ode = NeuralODE(Field(pixels), solver=solver, regularizers=regularizers)
+        self.field = Field(pixels)
+        self.ode = NeuralODE(self.field, solver=solver, regularizers=regularizers)
         self.head = nn.Linear(pixels, 10)
 
     def forward(self, x: Tensor, progress: float) -> tuple[Tensor, LayerOutput]:
@@ -85,8 +86,8 @@ class Digits:
         )
         pixels = images.train_x.shape[1]
         self.images, self.batch = images, batch
-        self.model: nn.Module = Classifier(pixels, solver, regularizers).to(F64)
-        self.field: nn.Module = self.model.ode.field
+        self.model = Classifier(pixels, solver, regularizers).to(F64)
+        self.field = self.model.field
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             self.optimizer, iterations

@@ -118,8 +118,8 @@ class NoisyDigits:
         )
         pixels = images.train_x.shape[1]
         self.images, self.batch = images, batch
-        self.model: nn.Module = Classifier(pixels, solver, regularizers).to(F64)
-        self.field: nn.Module = self.model.drift
+        self.model = Classifier(pixels, solver, regularizers).to(F64)
+        self.field = self.model.drift
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda n: 1.0 / (1.0 + 1e-5 * n)

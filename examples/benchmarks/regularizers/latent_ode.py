@@ -41,7 +41,9 @@ class Recognition(nn.Module):
             nn.Linear(2 * HIDDEN, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 2 * LATENT)
         )
 
-    def forward(self, values: Tensor, seen: Tensor, gap: float) -> tuple[Tensor, ...]:
+    def forward(
+        self, values: Tensor, seen: Tensor, gap: float
+    ) -> tuple[Tensor, Tensor]:
         """`values`, `seen (batch, T, signals)` at times `gap` apart."""
         batch = values.shape[0]
         a = values.new_zeros(batch, HIDDEN)
@@ -57,7 +59,8 @@ class Recognition(nn.Module):
             keep = torch.where(seen[:, place].any(1, keepdim=True), update, 1.0)
             a = keep * a + (1.0 - keep) * mean
             b = keep * b + (1.0 - keep) * size.abs()
-        return self.end(torch.cat((a, b), 1)).chunk(2, dim=1)
+        mean, log_variance = self.end(torch.cat((a, b), 1)).chunk(2, dim=1)
+        return mean, log_variance
 
 
 class Field(nn.Module):
@@ -96,7 +99,8 @@ class LatentODE(nn.Module):
     ) -> None:
         super().__init__()
         self.recognition = Recognition(signals)
-        self.ode = NeuralODE(Field(), solver=solver, regularizers=regularizers)
+        self.field = Field()
+        self.ode = NeuralODE(self.field, solver=solver, regularizers=regularizers)
         self.decoder = nn.Linear(LATENT, signals)
 
     def forward(

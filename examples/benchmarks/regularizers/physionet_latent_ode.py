@@ -23,7 +23,7 @@ from campaign import Task, parser, run
 from latent_ode import LatentODE, Reconstruction
 from named_methods import LATENT_ODE
 from stays import HOURS, SIGNALS, Stays, split
-from torch import Tensor, nn
+from torch import Tensor
 
 from nde.models import LayerOutput, SolverSettings
 from nde.regularizers import AnyRegularizer
@@ -54,8 +54,8 @@ class Interpolation:
             adjoint="direct",
         )
         self.train, self.held_out, self.batch = train, test, batch
-        self.model: nn.Module = LatentODE(len(SIGNALS), solver, regularizers).double()
-        self.field: nn.Module = self.model.ode.field
+        self.model = LatentODE(len(SIGNALS), solver, regularizers).double()
+        self.field = self.model.field
         self.optimizer = torch.optim.Adamax(self.model.parameters(), lr=0.01)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda n: 1.0 / (1.0 + 1e-5 * n)

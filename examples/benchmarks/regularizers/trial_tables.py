@@ -30,16 +30,18 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of a file; none if there is no file."""
     if not path.exists():
         return []
-    texts = ("method", "setting", "note")
     with path.open(newline="") as file:
         return [
             Row(
-                **{
-                    name: value if name in texts else float(value)
-                    for name, value in line.items()
-                    if name != "seed"
-                },
-                seed=int(line["seed"]),
+                line["method"],
+                int(line["seed"]),
+                line["setting"],
+                metric=float(line["metric"]),
+                test_evaluations=float(line["test_evaluations"]),
+                train_evaluations=float(line["train_evaluations"]),
+                train_seconds=float(line["train_seconds"]),
+                predict_seconds=float(line["predict_seconds"]),
+                note=line["note"],
             )
             for line in csv.DictReader(file)
         ]

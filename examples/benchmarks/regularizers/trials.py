@@ -29,14 +29,19 @@ _PREDICTIONS = 3
 
 
 class Experiment(Protocol):
-    """A fresh model with data and optimizer, all of them drawn with one seed.
+    """A fresh model with data and optimizer, all of them drawn with one seed."""
 
-    `field` is the module whose calls are counted, a part of `model`.
-    """
+    @property
+    def model(self) -> nn.Module:
+        """What is trained, with its regularizers."""
 
-    model: nn.Module
-    field: nn.Module
-    optimizer: torch.optim.Optimizer
+    @property
+    def field(self) -> nn.Module:
+        """The part of the model whose calls are counted."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of all parameters of the model."""
 
     def loss(self, iteration: int, progress: float) -> tuple[Tensor, LayerOutput]:
         """Loss of the task on one batch, and the solve that it comes from."""
