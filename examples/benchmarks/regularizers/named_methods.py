@@ -51,8 +51,10 @@ class Published:
     local: Weight
     steer: float
     taylor: tuple[Literal[2, 3], float] | None
-    # That of the programs, an automatic first step, is not made for SDEs here.
+    # Of the programs: an automatic first step whose first stage is a constant; for SDEs,
+    # of which no such step is made here, one whose first stage is not.
     local_step: Literal["initial", "accepted"]
+    local_k1: Literal["frozen", "attached"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ NODE = Weights(
         steer=0.5,
         taylor=(3, 3.02e-3),
         local_step="initial",
+        local_k1="frozen",
     ),
     Own(error=Exponential(1.0, 0.1), log=0.03, steps=0.03),
 )
@@ -96,6 +99,7 @@ LATENT_ODE = Weights(
         steer=0.5,
         taylor=(2, 0.01),
         local_step="initial",
+        local_k1="frozen",
     ),
     Own(error=Exponential(1000.0, 100.0), log=0.03, steps=0.1),
 )
@@ -109,6 +113,7 @@ NSDE = Weights(
         steer=0.5,
         taylor=None,
         local_step="accepted",
+        local_k1="attached",
     ),
     Own(error=Exponential(100.0, 10.0), log=0.1, steps=0.1),
 )
@@ -137,7 +142,7 @@ def _published(weights: Published) -> dict[str, Make]:
         ]
 
     def local(sampling: Literal["unbiased", "biased"]) -> Make:
-        options = LocalSampling(sampling, step=weights.local_step, k1="frozen")
+        options = LocalSampling(sampling, step=weights.local_step, k1=weights.local_k1)
         return lambda: [LocalError(weights.local, options)]
 
     found: dict[str, Make] = {
