@@ -51,8 +51,8 @@ class Published:
     local: Weight
     steer: float
     taylor: tuple[Literal[2, 3], float] | None
-    # Of the programs: an automatic first step whose first stage is a constant; for SDEs,
-    # of which no such step is made here, one whose first stage is not.
+    # Of the programs: an automatic first step whose first stage is a constant. Of SDEs
+    # no such step is made here, and their first stage is none.
     local_step: Literal["initial", "accepted"]
     local_k1: Literal["frozen", "attached"]
 
