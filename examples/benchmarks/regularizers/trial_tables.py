@@ -68,12 +68,18 @@ class Summary:
     predict_seconds_ratio: float
     front: bool = False
 
+    @property
+    def paired(self) -> bool:
+        """Whether it shares a seed with vanilla."""
+        return not math.isnan(self.change)
+
 
 def summaries(rows: Sequence[Row], *, higher_is_better: bool) -> list[Summary]:
     """One for each method, in the order of the rows, and who is on the front.
 
-    On the front is a method which no other one beats in mean metric at as few mean
-    evaluations, or the reverse; over all seeds that each has.
+    On the front is a method of which no other one has as good a change of the metric and
+    as low a ratio of evaluations, and one of them better. Metrics themselves are means
+    over the seeds that each has, and differ by these.
     """
     plain = {row.seed: row for row in rows if row.method == BASELINE and not row.note}
     names = list(dict.fromkeys(row.method for row in rows))
@@ -81,12 +87,12 @@ def summaries(rows: Sequence[Row], *, higher_is_better: bool) -> list[Summary]:
     sign = 1.0 if higher_is_better else -1.0
 
     def beaten(one: Summary, other: Summary) -> bool:
-        better = sign * (other.metric - one.metric)
-        cheaper = one.evaluations - other.evaluations
+        better = sign * (other.change - one.change)
+        cheaper = one.evaluations_ratio - other.evaluations_ratio
         return better >= 0 and cheaper >= 0 and (better > 0 or cheaper > 0)
 
     return [
-        replace(one, front=one.done > 0 and not any(beaten(one, o) for o in found))
+        replace(one, front=one.paired and not any(beaten(one, o) for o in found))
         for one in found
     ]
 
@@ -142,27 +148,27 @@ def markdown(found: Sequence[Summary], metric: str, digits: int) -> str:
 
 
 def plot(path: Path, found: Sequence[Summary], metric: str) -> None:
-    """Metric against evaluations, a point for each method, the front joined."""
+    """Metric against evaluations, both beside vanilla's, with the front joined."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
-    done = [one for one in found if one.done]
-    for number, one in enumerate(done):
+    paired = [one for one in found if one.paired]
+    for number, one in enumerate(paired):
         axis.errorbar(
-            one.evaluations,
-            one.metric,
-            yerr=one.spread / math.sqrt(one.done),
+            one.evaluations_ratio,
+            one.change,
+            yerr=one.change_error,
             fmt="os^Dv"[number // 10 % 5],
             color=f"C{number % 10}",
             label=one.method,
         )
-    front = sorted((one.evaluations, one.metric) for one in done if one.front)
-    axis.plot(*zip(*front, strict=True), color="0.7", zorder=0)
-    axis.set_xlabel("evaluations in a solve of the test set")
-    axis.set_ylabel(f"{metric}, mean and its standard error")
+    front = sorted((one.evaluations_ratio, one.change) for one in paired if one.front)
+    axis.plot([x for x, _ in front], [y for _, y in front], color="0.7", zorder=0)
+    axis.set_xlabel("evaluations in a solve of the test set, over those of vanilla")
+    axis.set_ylabel(f"{metric} less that of vanilla, and its standard error")
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
