@@ -37,6 +37,8 @@ from nde.regularizers import (
 Make = Callable[[], list[AnyRegularizer]]
 
 _LOG = Measure(log=True, with_h=False)
+# By how much "-strong" methods weigh more, for another point of the front.
+_STRONG = 3.0
 _BIASED = LocalSampling(sampling="biased")
 
 
@@ -174,6 +176,8 @@ def _new(weights: Own) -> dict[str, Make]:
         "local-log-unbiased": lambda: [LocalError(weights.log, measure=_LOG)],
         "local-log-biased": lambda: [LocalError(weights.log, _BIASED, measure=_LOG)],
         "steps": lambda: [PredictedSteps(weights.steps)],
+        "er-log-strong": lambda: [ErrorEstimate(_STRONG * weights.log, measure=_LOG)],
+        "steps-strong": lambda: [PredictedSteps(_STRONG * weights.steps)],
         "local-steps": lambda: [LocalPredictedSteps(weights.steps)],
         "local-log-share": lambda: [LocalError(AutoShare(0.1), _BIASED, measure=_LOG)],
         "local-half-nfe": lambda: [LocalError(AutoEvaluations(0.5), _BIASED)],

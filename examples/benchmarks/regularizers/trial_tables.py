@@ -77,9 +77,9 @@ class Summary:
 def summaries(rows: Sequence[Row], *, higher_is_better: bool) -> list[Summary]:
     """One for each method, in the order of the rows, and who is on the front.
 
-    On the front is a method of which no other one has as good a change of the metric and
-    as low a ratio of evaluations, and one of them better. Metrics themselves are means
-    over the seeds that each has, and differ by these.
+    On the front is a method of which no other one has as good a change of the metric
+    and as low a ratio of evaluations, and one of them better. Metrics themselves are
+    means over the seeds that each has, and differ by these.
     """
     plain = {row.seed: row for row in rows if row.method == BASELINE and not row.note}
     names = list(dict.fromkeys(row.method for row in rows))
