@@ -77,6 +77,10 @@ def test_ratios_are_to_vanilla_of_the_same_seed() -> None:
     assert math.isnan(alone.evaluations_ratio)
     # 2 more for less than half beats 0 for all; nobody knows of the one without a pair.
     assert (plain.front, cheap.front, alone.front) == (False, True, False)
+    lines = tables.markdown([cheap, alone], "accuracy", 1).splitlines()
+    assert "| 87.0 ± 5.7 | +2.0 ± 1.0 | 50.0 | 0.38 |" in lines[2]
+    # One seed alone has no deviation.
+    assert "| 90.0 | +nan | 100.0 | nan |" in lines[3]
     losses = tables.summaries(rows, higher_is_better=False)
     assert [one.front for one in losses] == [True, True, False]
 

@@ -51,7 +51,8 @@ def read_rows(path: Path) -> list[Row]:
 class Summary:
     """A method over its seeds; ratios and `change` are to vanilla at the same seeds.
 
-    `change` is the metric less that of vanilla, with its standard error.
+    `change` is the metric less that of vanilla, with its standard error, NaN for one
+    seed, like `spread`, the standard deviation of the metric.
     """
 
     method: str
@@ -134,8 +135,8 @@ def markdown(found: Sequence[Summary], metric: str, digits: int) -> str:
         cells = [
             one.method,
             f"{one.done}{failed}",
-            f"{one.metric:.{digits}f} ± {one.spread:.{digits}f}",
-            f"{one.change:+.{digits}f} ± {one.change_error:.{digits}f}",
+            f"{one.metric:.{digits}f}{_beside(one.spread, digits)}",
+            f"{one.change:+.{digits}f}{_beside(one.change_error, digits)}",
             f"{one.evaluations:.1f}",
             f"{one.evaluations_ratio:.2f}",
             f"{one.train_evaluations_ratio:.2f}",
@@ -160,7 +161,7 @@ def plot(path: Path, found: Sequence[Summary], metric: str) -> None:
         axis.errorbar(
             one.evaluations_ratio,
             one.change,
-            yerr=one.change_error,
+            yerr=0.0 if math.isnan(one.change_error) else one.change_error,
             fmt="os^Dv"[number // 10 % 5],
             color=f"C{number % 10}",
             label=one.method,
@@ -181,4 +182,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def _beside(deviation: float, digits: int) -> str:
+    """What follows a mean; nothing where there is one value alone."""
+    return "" if math.isnan(deviation) else f" ± {deviation:.{digits}f}"
