@@ -176,6 +176,13 @@ def test_node_script_keeps_and_resumes(tmp_path: Path) -> None:
         _run("digits_node", tmp_path, "--tolerance", "1e-2", "--resume")
 
 
+def test_results_without_vanilla_have_no_ratios(tmp_path: Path) -> None:
+    options = ("--tolerance", "1e-2", "--seeds", "0", "--methods", "er")
+    table = _run("digits_node", tmp_path, *options)
+    assert "| er | 1 |" in table and "nan" in table
+    assert (tmp_path / "digits_node.png").exists()
+
+
 def test_unknown_methods_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="local-unbiassed"):
         _run("digits_node", tmp_path, "--methods", "local-unbiassed")

@@ -170,7 +170,8 @@ def plot(path: Path, found: Sequence[Summary], metric: str) -> None:
     axis.plot([x for x, _ in front], [y for _, y in front], color="0.7", zorder=0)
     axis.set_xlabel("evaluations in a solve of the test set, over those of vanilla")
     axis.set_ylabel(f"{metric} less that of vanilla, and its standard error")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if paired:
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     plt.close(figure)
