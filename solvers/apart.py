@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from nde.solvers.arithmetic import clock
+from nde.solvers.arithmetic import along, clock, later
 from nde.solvers.bound import BoundSDE
 from nde.solvers.brownian.increment import BrownianIncrement
 from nde.solvers.problem import Problem
@@ -15,13 +15,16 @@ from nde.solvers.stochastic.estimate import generic
 from nde.solvers.stochastic.method import root
 from nde.solvers.tape import Tape
 from nde.solvers.transforms import in_every_member, worst_member
-from nde.solvers.types import Increment, Status, Step
+from nde.solvers.types import Status, Step
 
 # Of the state: the distance from which a solution is worthless, or is looked at.
 _APART = 0.5
 
-# Of a step: what the second state may change in it.
+# Of a motion: what the second state may change in it.
 _CHANGED = 0.5
+
+# Of the state: what is little where drift or diffusion move it by that in all.
+_LITTLE = 0.1
 
 
 def warn_if_apart(problem: Problem, tape: Tape) -> int:
@@ -30,12 +33,15 @@ def warn_if_apart(problem: Problem, tape: Tape) -> int:
     Returns how often that called the functions of the term: never where the method has
     no second state, or where that is near the first.
 
-    A distance of half the state is told for an ODE. For an SDE it is told where it
-    matters: in a step of reversible Heun a distance d that changes its sign from step
-    to step cancels to first order. Along linear equations the states may be ten times
-    their size apart where the solution is right to 0.2 %. So a step from the pair at
-    the end is compared with one from the first state alone. Averaged over samples,
-    for a path alone may be small, or far from its second state, by chance.
+    A distance of half the state is told for an ODE, for an SDE where it matters. In
+    steps of reversible Heun the distance d = y - z changes its sign from step to step,
+    so that y moves by means of the field at z = y - d and at its mirror y + d, from
+    which what is linear in d cancels to first order: along linear equations the states
+    may be ten times their size apart where the solution is right to 0.2 %. Where fields
+    bend, those means are others than the fields at y, however short the steps. So these
+    are compared, and a step from the pair with one from the first state alone, for what
+    is left of d beyond first order. Summed over samples, for a path alone may be small,
+    or far from its second state, by chance.
     """
     advice = problem.stepper.if_apart
     good = (tape.status == Status.SUCCESS) & (tape.accepted > 0)
@@ -49,15 +55,18 @@ def warn_if_apart(problem: Problem, tape: Tape) -> int:
         return 0
     what, calls = "", 0
     if isinstance(problem.term, BoundSDE):
-        change, motion, calls = _changes(problem, problem.term, tape, y, z)
-        rounding = torch.finfo(y.dtype).eps ** 0.5 * size
-        change, motion = (
-            part.where(good, 0.0).sum() for part in (change, motion + rounding)
-        )
-        if bool(in_every_member(change <= _CHANGED * motion)):
+        changes, calls = _changes(problem, problem.term, tape, size)
+        harm = None
+        for name, parts in changes.items():
+            change, motion = (part.where(good, 0.0).sum() for part in parts)
+            if not bool(in_every_member(change <= _CHANGED * motion)):
+                floor = torch.finfo(motion.dtype).tiny
+                share = (change / motion.clamp_min(floor)).nan_to_num(torch.inf)
+                harm = name.format(f"{float(worst_member(share)):.1e}")
+                break
+        if harm is None:
             return calls
-        share = float(worst_member((change / motion).nan_to_num(torch.inf)))
-        what = f", and a step by {share:.1e} of its length with them"
+        what = f", and {harm} with them"
     worst = float(worst_member((apart / size).nan_to_num(0.0)).amax())
     warnings.warn(
         f"the two states of method {problem.stepper.name!r} differ by {worst:.1e} of "
@@ -69,27 +78,52 @@ def warn_if_apart(problem: Problem, tape: Tape) -> int:
 
 @torch.no_grad()
 def _changes(
-    problem: Problem, term: BoundSDE, tape: Tape, y: Tensor, z: Tensor
-) -> tuple[Tensor, Tensor, int]:
-    """What the second state changes in a step, how long that is, and calls for it.
+    problem: Problem, term: BoundSDE, tape: Tape, size: Tensor
+) -> tuple[dict[str, tuple[Tensor, Tensor]], int]:
+    """What the second state changes in motions, and how long these are, each `(rows,)`,
+    by what to say of it, and calls for that.
 
-    Both `(rows,)`, of a step of the average length of the solve that ends where it did.
+    Of a step of reversible Heun, of the average length of the solve, that ends where it
+    did, and of what drift and diffusion contribute to one. Their changes do not
+    count where all along the solve they would move the state, of `size (rows,)`, by
+    little of that.
     """
-    method, (t, length) = problem.stepper, _last(problem, tape)
-    w = generic(t, length, y.new_zeros(term.noise_shape)) * root(length)
-    drawn = BrownianIncrement(w.to(y.dtype).expand(term.noise_shape))
-    inc = Increment(length, term.driven(drawn).w)
+    y, z = tape.y_end, tape.carry_end[-1].detach()
+    (t, h), mirror = _last(problem, tape), 2.0 * y - z
+    drawn = generic(t, h, y.new_zeros(term.noise_shape)) * root(h)
+    drawn = drawn.to(y.dtype).expand(term.noise_shape)
+    w = term.driven(BrownianIncrement(drawn)).w
+    now, then, rest = clock(t, y), clock(later(t, h), y), torch.zeros_like(y)
+
+    def motion(at: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return along(rest, term.f(at, state), h), term.product(term.g(at, state), w)
+
     devices = [y.device] if y.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        alone = method.start(term, clock(t, y), y)
-        clean = method.step(term, t, y, inc, alone, None).y1
-        pair = method.start(term, clock(t, y), z)
-        mixed = method.step(term, t, y, inc, pair, None).y1
-    size = [
-        term.layout.visible(part).abs().amax(dim=1)
-        for part in (mixed - clean, clean - y)
-    ]
-    return size[0], size[1], 4
+        one, other, across = (motion(now, state) for state in (y, z, mirror))
+        clean = motion(then, y + one[0] + one[1])
+        mixed = motion(then, mirror + other[0] + other[1])
+
+    def longest(part: Tensor) -> Tensor:
+        return term.layout.visible(part).abs().amax(dim=1)
+
+    rounding = torch.finfo(y.dtype).eps ** 0.5
+    found = {}
+    part = (h if isinstance(h, float) else h.squeeze(1)) / (problem.t1 - problem.t0)
+    for name, k, share in (("drift", 0, part), ("diffusion", 1, part.sqrt())):
+        # What of the means is rounding is in proportion to the fields away from y.
+        away = rounding * longest(other[k].abs() + across[k].abs())
+        found[f"the {name} by {{}} of its size"] = (
+            longest(0.5 * (other[k] + across[k]) - one[k]),
+            longest(one[k]) + _LITTLE * share.to(y.dtype) * size + away,
+        )
+    step = 0.5 * (one[0] + one[1] + clean[0] + clean[1])
+    change = 0.5 * (other[0] + other[1] + mixed[0] + mixed[1]) - step
+    found["a step by {} of its length"] = (
+        longest(change),
+        longest(step) + rounding * size,
+    )
+    return found, 5
 
 
 def _last(problem: Problem, tape: Tape) -> tuple[Step, Step]:

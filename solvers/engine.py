@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from nde.solvers.additive import check_additive
 from nde.solvers.adjoint import Adjoint, Backsolve, Direct
 from nde.solvers.adjoint.captured import Captured, captured_tensors
 from nde.solvers.adjoint.forward import find_steps, plain, start
@@ -144,6 +146,7 @@ def run(
         check_motion(problem)
     try:
         spent: Tensor | int = check_clock(problem) if margin is None else 0
+        spent = spent + check_additive(problem)
         if plan is None:
             spent = spent + check_own_noise(problem)
         begun = moving_start(problem, moving[:, 0]) if graph else problem
@@ -241,15 +244,20 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         # A graph is recorded, whatever else the term uses.
         return adjoint.run(problem, plan, start(problem), Captured())
     named = None if isinstance(adjoint, Direct) else adjoint.parameters
+    random = False
     if named is not None:
         with torch.no_grad():
             carry = start(problem)
         wanted = tuple(p for p in named if p.requires_grad)
         captured = Captured(wanted, chosen=True, used=len(wanted))
     else:
+        before = _random_state(problem.y0.device)
         carry, captured = _watched_start(problem)
+        random = not torch.equal(before, _random_state(problem.y0.device))
     if not (problem.y0.requires_grad or captured.tensors):
         return plain(problem, find_steps(problem, plan, carry))
+    if random and not isinstance(adjoint, Direct):
+        _warn_of_random(adjoint)
     return adjoint.run(problem, plan, carry, captured)
 
 
@@ -297,6 +305,22 @@ def _explain(problem: Problem, error: Exception) -> None:
             f"shape {leaves}"
             + ("" if layout.args is None else "; args are passed third")
         )
+
+
+def _warn_of_random(adjoint: Adjoint) -> None:
+    warnings.warn(
+        "the term draws random numbers when it is called, as dropout does, and "
+        f"adjoint={type(adjoint).__name__}() calls it again on the way back, with "
+        "others: gradients would be those of another solve. Draw them before the "
+        "solve, or use adjoint=Direct()",
+        stacklevel=5,
+    )
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Of the global generator that a field on the device draws from."""
+    cuda = device.type == "cuda"
+    return torch.cuda.get_rng_state(device) if cuda else torch.get_rng_state()
 
 
 def _watched_start(problem: Problem) -> tuple[tuple[Tensor, ...], Captured]:

@@ -51,11 +51,18 @@ def engine_time(run: Run, t: Tensor) -> Tensor:
 
 
 def whole_step(run: Run, t: Tensor) -> Tensor:
-    """Length of the accepted step that holds engine time `t (rows,)`, 0 if none."""
+    """Length of the accepted step that holds engine time `t (rows,)`, 0 if none.
+
+    Where one ended at t, as steps do that land on it, it is the next.
+    """
     tape = run.outcome.tape
-    entry, found = locate(run.problem, tape, t.unsqueeze(1))
     if tape.steps == 0:
         return torch.zeros_like(t)
+    begins = tape.grid(tape.t).masked_fill(~tape.valid, torch.inf).t().contiguous()
+    slack = 4.0 * torch.finfo(t.dtype).eps * tape.t_end.abs()
+    number = torch.searchsorted(begins, (t + slack).unsqueeze(1), right=True) - 1
+    found = (number >= 0) & (t <= tape.t_end).unsqueeze(1)
+    entry = tape.index.gather(0, number.clamp_min(0).t()).t()
     return torch.where(found, tape.h[entry], 0.0).squeeze(1)
 
 

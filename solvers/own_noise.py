@@ -5,17 +5,11 @@ on a grid. But steps that are chosen by their own W have a sum of W^2 that is no
 the time they take, and then the terms by which such methods err add up: Milstein's, for
 dy_1 = dW_1 and dy_2 = y_1 dW_2, to a tenth of the solution at any tolerance. Others
 estimate no error at all there.
-
-The diffusion is called beside the states of a solve, as if no random numbers had been
-drawn, and buffers of modules found in it (as those of batch normalisation) are put
-back. What else it changes at a call, as counters of its own, stays changed.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -23,9 +17,9 @@ from torch import Tensor
 from nde.solvers.bound import BoundSDE
 from nde.solvers.methods import methods_for
 from nde.solvers.problem import Problem
-from nde.solvers.reachable import buffers_of
 from nde.solvers.stochastic import StochasticMethod
 from nde.solvers.transforms import in_every_member
+from nde.solvers.trial import on_trial
 
 # How far entries are moved, as a fraction of them.
 _MOVE = 1e-3
@@ -46,7 +40,8 @@ class DependentNoise(ValueError):
 def check_own_noise(problem: Problem) -> int:
     """Move some of the entries at a time, and see whether others' noise changes.
 
-    At the initial state and beside it. Returns how often that called the diffusion:
+    At the initial state, and beside it at a time inside of the interval, for a
+    dependence may fade in and out. Returns how often that called the diffusion:
     never where the method does not mind. Raises `DependentNoise` where it changed;
     warns where the diffusion raises beside the initial state.
     """
@@ -56,15 +51,16 @@ def check_own_noise(problem: Problem) -> int:
     flat = term.layout.to_batch(y0)
     up = torch.arange(flat.shape[1], device=y0.device) % 3 > 0
     aside = torch.where(up, 1.1, 0.9).to(flat.dtype) * flat + _MOVE * (flat == 0)
-    noise, found = _Noise(term, problem.start_time, y0.shape), None
-    with _quiet(term, y0.device):
+    noise = _Noise(term, problem.start_time, y0.shape)
+    later, found = _Noise(term, problem.inner_time, y0.shape), None
+    with on_trial((term.term.diffusion,), y0.device):
         try:
             found = _dependent(noise, flat)
             if found is None:
-                found = _dependent(noise, aside)
+                found = _dependent(later, aside)
         except Exception as error:
             # At the state itself the solve will meet it, and tell.
-            if noise.calls > 1:
+            if noise.calls + later.calls > 1:
                 _warn_unchecked(problem, error, "beside the initial state")
     if found is not None:
         raise DependentNoise(
@@ -72,7 +68,7 @@ def check_own_noise(problem: Problem) -> int:
             f"converge to the {term.interpretation} solution, or see no error. "
             f"{_advice(term)}"
         )
-    return noise.calls
+    return noise.calls + later.calls
 
 
 def check_own_noise_later(problem: Problem, t: Tensor, y: Tensor) -> None:
@@ -81,7 +77,7 @@ def check_own_noise_later(problem: Problem, t: Tensor, y: Tensor) -> None:
     term, found = problem.term, None
     if not (_minds(problem) and isinstance(term, BoundSDE)):
         return
-    with _quiet(term, y.device):
+    with on_trial((term.term.diffusion,), y.device):
         try:
             noise = _Noise(term, t.to(y.dtype), y.shape)
             found = _dependent(noise, term.layout.to_batch(y.detach()))
@@ -104,21 +100,6 @@ def _minds(problem: Problem) -> bool:
         return False
     minds = term.interpretation in method.own_noise and term.noise == "diagonal"
     return minds and term.layout.structure.visible > 1 and problem.rows > 0
-
-
-@contextmanager
-def _quiet(term: BoundSDE, device: torch.device) -> Iterator[None]:
-    """Without gradients, and without a trace in random numbers and buffers."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        kept = [(b, b.clone()) for b in buffers_of((term.term.diffusion,))]
-        try:
-            yield
-        finally:
-            for buffer, value in kept:
-                # Written only where it changed: a graph may hold on to it.
-                if not bool(in_every_member(buffer == value).all()):
-                    buffer.copy_(value)
 
 
 class _Noise:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ from nde.solvers.stops import Stops
 from nde.solvers.tolerances import Tolerances
 from nde.solvers.types import Increment, Observer, Step, StepOut
 from nde.solvers.watch import Watch
+
+# The golden section, which no periods or fractions of an interval are likely to meet.
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,15 @@ class Problem:
     @property
     def start_time(self) -> Tensor:
         """The first time, as the field sees it: `(rows,)`, or 0-dim where common."""
-        t = self.t0[0] if self.common and self.rows else self.t0
-        return t.to(self.y0.dtype)
+        return self._seen(self.t0)
+
+    @property
+    def inner_time(self) -> Tensor:
+        """A time inside of the interval that stands out by nothing, likewise."""
+        return self._seen(self.t0 + _GOLDEN * (self.t1 - self.t0))
+
+    def _seen(self, t: Tensor) -> Tensor:
+        return (t[0] if self.common and self.rows else t).to(self.y0.dtype)
 
     def error_ratio(self, y: Tensor, out: StepOut) -> Tensor:
         """Tolerance-normalised RMS of a step's error estimate: `(rows,)`."""

@@ -36,7 +36,7 @@ from nde.solvers.state import State, structure_of
 from nde.solvers.stepper import Stepper
 from nde.solvers.symplectic import check_pair
 from nde.solvers.term import Layout, ODETerm, SDETerm, Term
-from nde.solvers.times import UserTimes, read_times, user_times
+from nde.solvers.times import Times, UserTimes, as_times, read_times, user_times
 from nde.solvers.tolerances import fit_tolerances, least_rtol
 from nde.solvers.types import Observer, Status
 from nde.solvers.watch import Event
@@ -48,7 +48,7 @@ _FINE = 1000.0
 def solve(
     term: Term,
     y0: State,
-    ts: Tensor,
+    ts: Times,
     *,
     method: str | Stepper = "tsit5",
     controller: Controller | None = None,
@@ -69,7 +69,9 @@ def solve(
     """Solve an ODE or SDE for every sample of a batch.
 
     Under `torch.autocast` the term's functions run in low precision and get and give
-    float32; a y0 in low precision becomes float32. Inside of `torch.func` transforms
+    float32; a y0 in low precision becomes float32. Rounding of what they compute in it
+    looks like error, so ask for rtol=1e-3 (bfloat16) or 1e-4 (float16) and more, or
+    steps get short without getting better. Inside of `torch.func` transforms
     and forward mode only `adjoint=Direct()` works, without events and derivatives in
     ts; under `vmap` all members have the same times and take the same steps, and a
     failure of one is an error.
@@ -81,7 +83,8 @@ def solve(
         ts: output times `(T,)`, or `(batch, T)` per sample; monotone, increasing or
             (ODE) decreasing. The first is where y0 holds, the last where the sample
             ends. In `(batch, T)` NaN marks places without a time; there the solution
-            repeats the one before. May require grad (ODE).
+            repeats the one before. May require grad (ODE). Numbers in a list, tuple or
+            array of numpy take y0's precision and device.
         method: a name from `ODE_METHODS` or `SDE_METHODS`, or a `Stepper` (for an SDE a
             `StochasticMethod`).
         controller: `PID(rtol, atol)` (default, 1e-3 and 1e-6), `FixedSteps(step)` or
@@ -91,7 +94,8 @@ def solve(
             "reversible_heun" for an SDE; `Backsolve()`, approximate without storing
             states, for ODEs and Stratonovich equations.
         batch: "per_sample" gives each sample its own steps; "shared" ties the batch to
-            one step, judged by the RMS over all of it.
+            one step, judged by the RMS over all of it. Where samples have their own
+            times, a field may not let one of them depend on others.
         args: given to the term's functions, conditions and resets after time and state,
             if not None. Tensors in nested tuples, lists and dicts get gradients. They
             are passed on as they are, also with `paths`.
@@ -154,6 +158,7 @@ def solve(
     elif term.integrand is not None:
         check_integrand(stepper, events)
         structure = replace(structure, hidden=term.integrand.width)
+    ts = as_times(ts, y0, structure)
     times = user_times(ts, ts_mask, structure.batch, term)
     if batch == "shared" and times.table.ndim == 2:
         raise ValueError(

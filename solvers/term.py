@@ -77,8 +77,8 @@ class SDETerm:
         drift: returns the structure and shapes of y.
         diffusion: returns, for noise that is "diagonal" (one Brownian motion per entry
             of y) or "scalar" (one per sample), the structure and shapes of y; for
-            "general", and for "additive", which must not depend on y, leaves of shape
-            `(batch, ..., noise_dim)`.
+            "general", and for "additive", which must not depend on y (or the solve
+            refuses it), leaves of shape `(batch, ..., noise_dim)`.
         noise: see `diffusion`.
         interpretation: "ito" or "stratonovich". It must fit the method, but for
             additive noise, where both are the same.

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from nde.solvers.state import State, Structure
 from nde.solvers.term import Layout, SDETerm, Term
 from nde.solvers.transforms import has_tangent, one_of_members, transformed
 from nde.solvers.types import time_dtype
+
+
+class Array(Protocol):
+    """An array of numpy, or what gives one."""
+
+    def __array__(self) -> Any: ...
+
+
+# As users may give them.
+Times = Tensor | Sequence[float] | Sequence[Sequence[float]] | Array
 
 
 @dataclass(frozen=True)
@@ -31,15 +46,41 @@ class UserTimes:
         return times.expand(layout.rows, -1) if times.ndim == 1 else times
 
 
-def user_times(ts: object, mask: object, batch: int, term: Term) -> UserTimes:
+def as_times(ts: Times, y0: State, structure: Structure) -> Tensor:
+    """Output times that are listed as numbers as a tensor, in y0's precision and place.
+
+    Tensors as they are. Raises TypeError naming `ts` for what is no table of numbers.
+    """
+    if isinstance(ts, Tensor):
+        return ts
+    # Views of arrays that torch does not take, as reversed ones, have a list as well.
+    listed = ts.__array__().tolist() if hasattr(ts, "__array__") else ts
+    # Of tensors among numbers torch.tensor would lose the graph.
+    if isinstance(listed, (list, tuple)) and not _holds_tensors(listed):
+        like = structure.flatten(y0, "y0")
+        with suppress(TypeError, ValueError, RuntimeError):
+            kind = torch.tensor(listed).dtype
+            if kind != torch.bool and not kind.is_complex:
+                # Not by way of the default precision.
+                return torch.tensor(listed, dtype=like.dtype, device=like.device)
+    raise TypeError(
+        "ts must be a torch.Tensor, or numbers (T,) or (batch, T) in a list, tuple or "
+        f"array, got {type(ts).__name__} {reprlib.repr(ts)}; use torch.tensor(ts), or "
+        "torch.stack(ts) where it holds tensors"
+    )
+
+
+def _holds_tensors(ts: object) -> bool:
+    if isinstance(ts, (list, tuple)):
+        return any(map(_holds_tensors, ts))
+    return isinstance(ts, Tensor)
+
+
+def user_times(ts: Tensor, mask: object, batch: int, term: Term) -> UserTimes:
     """Check output times and fill gaps.
 
     Raises TypeError or ValueError naming `ts` or `ts_mask`.
     """
-    if not isinstance(ts, Tensor):
-        raise TypeError(
-            f"ts must be a torch.Tensor, got {type(ts).__name__}; use torch.tensor(ts)"
-        )
     if not ts.is_floating_point():
         raise TypeError(f"ts must be floating, got {ts.dtype}; use ts.float()")
     if ts.ndim not in (1, 2):

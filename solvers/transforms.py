@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
@@ -26,6 +27,12 @@ def transformed() -> bool:
     """
     functorch: bool = torch._C._are_functorch_transforms_active()
     return functorch or forward_ad._current_level >= 0
+
+
+def outside() -> AbstractContextManager[object]:
+    """A context whose operations no transform sees, as draws that all members share."""
+    context: AbstractContextManager[object] = torch._C._DisableFuncTorch()
+    return context
 
 
 def in_every_member(condition: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ SOLVER_ROWS = [
         "nonfinite",
         "clock",
         "own_noise",
+        "additive",
+        "trial",
     },
     {
         "motions",
@@ -160,7 +162,7 @@ def test_third_parties(name: str) -> None:
     if home in ("nde.cli", "nde.training"):
         allowed = CORE | EXTRA
     elif home == "nde.data":
-        allowed = CORE | {"polars"}
+        allowed = CORE | {"polars", "h5py"}
     elif home == "nde.solvers":
         allowed = STANDARD | {"torch"}
     elif home == "nde.compat":

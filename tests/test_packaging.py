@@ -99,7 +99,7 @@ def test_readme_and_ci_run_the_same_commands() -> None:
     assert (
         train == "pip install -c constraints.txt '.[cli]' && nde train japanese-vowels"
     )
-    assert test == "pip install -c constraints.txt -e '.[test]' && pytest"
+    assert test == "pip install -c constraints.txt -e '.[test]' && pytest -n auto"
     script = ROOT / ".ci" / "run"
     lines = script.read_text(encoding="utf-8").splitlines()
     assert "set -euo pipefail" in lines

@@ -17,6 +17,7 @@ SMALL: dict[str, object] = {
     "train.eval_paths": 2,
     "train.device": "cpu",
     "log.every": 1,
+    "log.plots": False,
 }
 
 

@@ -4,11 +4,14 @@ The bodies of the commands live in modules of their own and are imported when ca
 `nde --help` must answer without loading torch.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nde import __version__
+
+if TYPE_CHECKING:
+    from nde.data import Request
 
 app = typer.Typer(
     name="nde",
@@ -18,12 +21,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_DATA = "A bundled data set (japanese-vowels), a .csv table, or a UEA .ts pair."
+_DATA = "A data set by name (japanese-vowels, ...), or a file or folder of series."
 _RUN = "A run folder, or a checkpoint file."
 
 Id = Annotated[str | None, typer.Option(help="Column of the series id.")]
 Time = Annotated[str | None, typer.Option(help="Column of the time.")]
 Label = Annotated[str | None, typer.Option(help="Column of the class label.")]
+Labels = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Table id, label[, split].")
+]
+Times = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Times of a grid of values.")
+]
+Form = Annotated[
+    str | None, typer.Option(help="Format of DATA; default: told by its content.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only the last line.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also debug lines.")]
 Json = Annotated[
@@ -65,8 +77,9 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME=WEIGHT",
-            help="error, stiffness, local-error, local-stiffness, kinetic, jacobian, "
-            "taylor-2, taylor-3 or adaptive-jacobian with its weight: a number, "
+            help="error, log-error, predicted-steps, stiffness, the same with local- "
+            "before them, kinetic, jacobian, taylor-2, taylor-3 or adaptive-jacobian "
+            "with its weight: a number, "
             "START:END, either with ,warmup=SHARE, auto:nfe=RATIO or auto:share=SHARE; "
             "steer or steer-gaussian with its width. Repeatable.",
         ),
@@ -119,6 +132,15 @@ def train(
     channels: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Columns to use as channels.")
     ] = None,
+    labels: Labels = None,
+    times: Times = None,
+    format: Form = None,  # noqa: A002
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Where named data sets lie or are downloaded to."
+        ),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -133,6 +155,10 @@ def train(
         "data.time": time,
         "data.label": label,
         "data.channels": None if channels is None else _names(channels),
+        "data.labels": labels,
+        "data.times": times,
+        "data.format": format,
+        "data.data_dir": data_dir,
         "data.drop_rate": drop_rate,
         "data.drop_protocol": drop_protocol,
         "model.name": model,
@@ -177,6 +203,9 @@ def evaluate(
     id: Id = None,  # noqa: A002
     time: Time = None,
     label: Label = None,
+    labels: Labels = None,
+    times: Times = None,
+    format: Form = None,  # noqa: A002
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -186,7 +215,10 @@ def evaluate(
     from nde.cli.console import speak
 
     speak(quiet=quiet, verbose=verbose, json=json)
-    run_evaluate(run, data, device=device or "auto", id=id, time=time, label=label)
+    request = _request(
+        id=id, time=time, label=label, labels=labels, times=times, format=format
+    )
+    run_evaluate(run, data, device=device or "auto", request=request)
 
 
 @app.command()
@@ -201,6 +233,8 @@ def predict(
     id: Id = None,  # noqa: A002
     time: Time = None,
     label: Label = None,
+    times: Times = None,
+    format: Form = None,  # noqa: A002
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -210,8 +244,13 @@ def predict(
     from nde.cli.console import speak
 
     speak(quiet=quiet, verbose=verbose, json=json)
+    request = _request(id=id, time=time, label=label, times=times, format=format)
     run_predict(
-        run, data, output=output, device=device or "auto", id=id, time=time, label=label
+        run,
+        data,
+        output=output,
+        device=device or "auto",
+        request=request,
     )
 
 
@@ -242,6 +281,29 @@ def check_grad(
     )
     if not right:
         raise typer.Exit(1)
+
+
+@app.command()
+def plot(
+    run: Annotated[str, typer.Argument(help="The folder of a run that has ended.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Draw the pictures and report.html of a run again, from its folder alone."""
+    from nde.cli.console import speak
+    from nde.cli.plot import run_plot
+
+    speak(quiet=quiet, verbose=verbose, json=json)
+    run_plot(run)
+
+
+def _request(**data: str | None) -> "Request":
+    """What the options of a command say about its data."""
+    from nde.training.config_file import merge
+
+    told = [(f"data.{key}", value) for key, value in data.items() if value is not None]
+    return merge({}, told).data.request()
 
 
 def _names(text: str) -> list[str]:

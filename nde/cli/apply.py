@@ -1,11 +1,11 @@
 """The bodies of `nde evaluate` and `nde predict`: a trained model on data."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from nde.cli.console import beside, finish, note, warn
-from nde.data import Columns
+from nde.data import Request
 from nde.training.atomic import write_text
 from nde.training.predictions import write_predictions
 from nde.training.restore import fit, match_classes, read_other, recover_test, restore
@@ -17,18 +17,17 @@ def run_evaluate(
     data: str | None,
     *,
     device: str,
-    id: str | None,
-    time: str | None,
-    label: str | None,
+    request: Request,
 ) -> None:
-    """Measure the model of `run` on its own test series, or on the file `data`."""
+    """Measure the model of `run` on its own test series, or on other `data`."""
     trained = restore(Path(run), device=device)
     name = trained.schema.data
     if data is None:
         dataset, warnings = recover_test(trained)
     else:
-        columns = Columns(id=id, time=time, label=label or trained.config.data.label)
-        reading = read_other(trained, data, columns)
+        label = request.columns.label or trained.config.data.label
+        columns = replace(request.columns, label=label)
+        reading = read_other(trained, data, replace(request, columns=columns))
         warnings = reading.warnings
         name = reading.dataset.name
         for line in reading.notes:
@@ -58,15 +57,13 @@ def run_predict(
     *,
     output: str | None,
     device: str,
-    id: str | None,
-    time: str | None,
-    label: str | None,
+    request: Request,
 ) -> None:
     """Write class probabilities of every series of `data` to a CSV file."""
     if output is not None:
         _check_output(Path(output))
     trained = restore(Path(run), device=device)
-    reading = read_other(trained, data, Columns(id=id, time=time, label=label))
+    reading = read_other(trained, data, request)
     for line in reading.notes:
         note(line)
     for line in reading.warnings:

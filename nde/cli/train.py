@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nde.cli.console import finish, keep_log, note, warn, watching
-from nde.data import is_bundled
+from nde.data import is_named
 from nde.training.build import check_method, choose_device, try_model
 from nde.training.config import Config
 from nde.training.config_file import (
@@ -75,15 +75,21 @@ def run_train(
 
 def _resolve(config: Config) -> Config:
     """The configuration that reproduces the run from anywhere, in another folder."""
-    source = config.data.source
-    if source is not None and not is_bundled(source):
-        source = str(Path(source).expanduser().absolute())
+    data = config.data
+    named = data.source is not None and is_named(data.source)
     fixed = [
-        ("data.source", source),
+        ("data.source", data.source if named else _absolute(data.source)),
+        ("data.labels", _absolute(data.labels)),
+        ("data.times", _absolute(data.times)),
+        ("data.data_dir", _absolute(data.data_dir)),
         ("data.seed", config.data_seed),
         ("log.out", None),
     ]
     return merge(to_tree(config), fixed)
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def _default_folder(config: Config, prepared: Prepared) -> Path:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nde.data.errors import DataError
+from nde.data.errors import DataError, unknown_name
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -82,6 +82,19 @@ class SeriesDataset:
             labels=None if self.labels is None else self.labels[rows],
             parts=None if self.parts is None else tuple(self.parts[i] for i in rows),
         )
+
+    def select(self, channels: Sequence[str]) -> "SeriesDataset":
+        """The same series with some of the channels, in the order of `channels`.
+
+        Raises `DataError` for a channel there is not.
+        """
+        for name in channels:
+            if name not in self.channels:
+                known = unknown_name("channel", name, self.channels)
+                raise DataError(f"{self.name}: {known}")
+        columns = [self.channels.index(name) for name in channels]
+        values = tuple(value[:, columns] for value in self.values)
+        return replace(self, channels=tuple(channels), values=values)
 
     def with_values(self, values: Sequence[FloatArray]) -> "SeriesDataset":
         """The same series with other values, one `(length, channels)` array each."""

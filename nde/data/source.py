@@ -1,52 +1,63 @@
-"""From what the user typed to a data set: a bundled name, a `.ts` pair, or a table."""
+"""From what the user typed to a data set: a name, or a path in any format."""
 
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from nde.data.errors import DataError, unknown_name
-from nde.data.long_csv import Columns, read_long_csv
+from nde.data.formats import read_format
+from nde.data.labels import read_with_labels
+from nde.data.named import NAMED, read_named
+from nde.data.request import Request
 from nde.data.series import Reading
-from nde.data.ts_file import read_ts
+from nde.data.ts_file import is_ts_prefix
 
 # Name on the command line -> file stem under bundled/.
 BUNDLED = {"japanese-vowels": "JapaneseVowels"}
-_TABLES = (".csv", ".tsv")
 
 
-def read_source(source: str, columns: Columns | None = None) -> Reading:
+def read_source(source: str, request: Request | None = None) -> Reading:
     """Read the data set named or located by `source`.
 
-    A bundled name wins; then a path: a `.csv` or `.tsv` table, else `.ts` files.
-    `columns` applies to tables only. Raises `DataError`.
+    A name of `BUNDLED` or `NAMED` wins; then a path, whose format is told by its
+    content or by `request`. Raises `DataError`.
     """
-    stem = BUNDLED.get(source)
-    if stem is not None:
-        with as_file(files("nde.data") / "bundled") as folder:
-            reading = read_ts(folder / f"{stem}_TRAIN.ts.gz")
-        told = f"bundled data set {source}, see its NOTICE for donors and licence"
-        return replace(reading, notes=(told, *reading.notes[1:]))
+    request = request or Request()
+    if request.labels is None:
+        return _read(source, request)
+    reading = _read(source, request.without_label())
+    return read_with_labels(reading, request.labels, request.columns)
+
+
+def _read(source: str, request: Request) -> Reading:
+    if source in BUNDLED or source in NAMED:
+        for flag, value in (("times", request.times), ("format", request.format)):
+            if value is not None:
+                raise DataError(
+                    f"{source} is a data set known by name; leave out --{flag}, or "
+                    f"write ./{source} for a path"
+                )
+    if source in BUNDLED:
+        return _bundled(source, request)
+    if source in NAMED:
+        return read_named(source, request)
     path = Path(source).expanduser()
-    if path.is_file() and path.suffix.lower() in _TABLES:
-        return read_long_csv(path, columns)
-    pair = path.with_name(path.name + "_TRAIN.ts") if path.name else path
-    if path.is_dir() or pair.is_file() or _is_ts(path):
-        return read_ts(path)
-    if path.is_file():
+    if not path.exists() and not is_ts_prefix(path):
         raise DataError(
-            f"{source}: files of this kind are not read; "
-            f"expected {', '.join(_TABLES)}, .ts or .ts.gz"
+            f"no such file or folder, and no data set of that name: "
+            f"{unknown_name('data set', source, (*BUNDLED, *NAMED))}"
         )
-    raise DataError(
-        f"no such file or folder, and no bundled data set of that name: "
-        f"{unknown_name('data set', source, BUNDLED)}"
-    )
+    return read_format(path, request)
 
 
-def is_bundled(source: str) -> bool:
-    """Whether `source` names a data set that comes with the package."""
-    return source in BUNDLED
+def _bundled(name: str, request: Request) -> Reading:
+    with as_file(files("nde.data") / "bundled") as folder:
+        path = folder / f"{BUNDLED[name]}_TRAIN.ts.gz"
+        reading = read_format(path, replace(request, format="ts"))
+    told = f"bundled data set {name}, see its NOTICE for donors and licence"
+    return replace(reading, notes=(told, *reading.notes[1:]))
 
 
-def _is_ts(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith((".ts", ".ts.gz"))
+def is_named(source: str) -> bool:
+    """Whether `source` is the name of a data set, and no path."""
+    return source in BUNDLED or source in NAMED

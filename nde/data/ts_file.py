@@ -90,6 +90,17 @@ def read_ts(path: Path) -> Reading:
     return Reading(dataset, notes, tuple(warnings))
 
 
+def holds_ts(folder: Path) -> bool:
+    """Whether `folder` holds a `_TRAIN.ts` file."""
+    matches = (_PAIR.match(file.name) for file in folder.iterdir())
+    return any(match and match["part"].upper() == "TRAIN" for match in matches)
+
+
+def is_ts_prefix(path: Path) -> bool:
+    """Whether `path` is no file but what `_TRAIN.ts` has to be appended to."""
+    return bool(path.name) and path.with_name(path.name + "_TRAIN.ts").is_file()
+
+
 def _pair(path: Path) -> list[tuple[Part | None, Path]]:
     """The files to read, each with the part its name gives."""
     if path.is_dir():

@@ -26,7 +26,7 @@ from nde.models.sde import (
     solver_for,
 )
 from nde.models.settings import SolverSettings
-from nde.models.stability import Equation, StabilityReport, report
+from nde.models.stability import Equation, StabilityReport, check_data, report
 from nde.regularizers import AnyRegularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
@@ -172,8 +172,10 @@ class GeometricSDE(nn.Module):
 
         In the paper form distances of log |z|, where the noise is additive: z itself
         comes nearer only as far as |z| does not grow. In the runtime form of z.
-        Arguments and errors are those of `nde.models.stability.report`.
+        Arguments and errors are those of `nde.models.stability.report`, and errors of
+        data that do not fit those of its `check_data`.
         """
+        check_data(path, ts, self.initial)
         interpretation = interpretation_of(self.solver)
         start, sign = self._start(path, ts)
         logs = self.form == "paper"

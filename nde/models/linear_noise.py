@@ -23,7 +23,7 @@ from nde.models.sde import (
     solver_for,
 )
 from nde.models.settings import SolverSettings
-from nde.models.stability import Equation, StabilityReport, report
+from nde.models.stability import Equation, StabilityReport, check_data, report
 from nde.regularizers import AnyRegularizer
 from nde.solvers import SDETerm
 from nde.solvers.brownian import Seed
@@ -132,8 +132,10 @@ class LinearNoiseSDE(nn.Module):
         """Predicted and measured contraction along `path` at times `ts`.
 
         Distances of z under one Brownian motion, in the median, not in the mean.
-        Arguments and errors are those of `nde.models.stability.report`.
+        Arguments and errors are those of `nde.models.stability.report`, and errors of
+        data that do not fit those of its `check_data`.
         """
+        check_data(path, ts, self.initial)
         equation = Equation(
             name=f"LinearNoiseSDE, {self.form} form, {self.noise} noise",
             space="z",

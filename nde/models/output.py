@@ -70,9 +70,8 @@ def integrate(
         settings.batch == "shared" or isinstance(controller, FixedSteps)
     )
     applied = apply(regularizers, y0, ts, one_row=one_row) if regularizers else None
-    scale = None if applied is None else applied.draw.error_scale
-    if scale is not None:
-        controller = replace(controller, error_scale=scale)
+    if applied is not None and applied.draw.error_scale is not None:
+        controller = replace(controller, error_scale=applied.draw.error_scale)
     solution = solve(
         term if applied is None else applied.beside(term),
         y0,

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nde.models.output import integrate
 from nde.models.settings import SolverSettings
 from nde.solvers import SDETerm
+from nde.solvers.control import HermiteCubic
+from nde.solvers.path import Path
 
 # Times of a solve at which the drift is differentiated, at most.
 _TIMES = 16
@@ -138,13 +140,14 @@ def report(
         delta: first distance of a pair.
 
     Raises:
+        TypeError: seed or pairs that are no integers, delta that is no number.
         ValueError: pairs below 1, delta not positive or below rounding, no sample, or
             an interval without length.
         SolveError: as the layer itself.
     """
     start, ts = equation.start.detach(), ts.detach()
     span = _span(ts).to(start.dtype).expand(len(start))
-    _check(start, span, pairs, delta)
+    _check(start, span, pairs, delta, seed)
     generator = torch.Generator().manual_seed(seed)
     exponents, floors = [], []
     with torch.no_grad():
@@ -216,7 +219,74 @@ def _floor(z: Tensor) -> Tensor:
     return _ROUNDING * torch.finfo(z.dtype).eps * size
 
 
-def _check(start: Tensor, span: Tensor, pairs: int, delta: float) -> None:
+def check_data(path: Path, ts: Tensor, initial: nn.Linear) -> None:
+    """Refuse a path and times that do not fit each other, or a layer by its `initial`.
+
+    Raises:
+        TypeError: ts that is no floating tensor, a path that is none, or of another
+            dtype than the layer.
+        ValueError: shapes or channels that do not fit, or times outside of the data.
+    """
+    if not isinstance(ts, Tensor) or not ts.is_floating_point():
+        shown = ts.dtype if isinstance(ts, Tensor) else type(ts).__name__
+        raise TypeError(
+            f"ts must be a floating tensor (T,) or (batch, T), got {shown}; use "
+            "torch.tensor(ts, dtype=...) of the path's dtype"
+        )
+    if ts.ndim not in (1, 2) or not ts.numel():
+        raise ValueError(
+            f"ts must be (T,) or (batch, T) with a time at least, got {tuple(ts.shape)}"
+        )
+    if not hasattr(path, "evaluate"):
+        raise TypeError(
+            f"path must be a control path as HermiteCubic, got {type(path).__name__}"
+        )
+    x, weight = path.evaluate(ts.flatten()[0]), initial.weight
+    if x.shape[-1] != initial.in_features:
+        raise ValueError(
+            f"path has {x.shape[-1]} channels, the layer was made for "
+            f"{initial.in_features}; give it data of as many"
+        )
+    if x.dtype != weight.dtype:
+        raise TypeError(
+            f"path is {x.dtype}, the layer {weight.dtype}; convert one of them, as by "
+            "layer.to(dtype)"
+        )
+    if ts.ndim == 2 and len(ts) != len(x):
+        raise ValueError(
+            f"ts has {len(ts)} rows, the path {len(x)} samples; pass (T,), or a row "
+            "for each sample"
+        )
+    if isinstance(path, HermiteCubic):
+        _check_inside(path.knots, ts.detach())
+
+
+def _check_inside(knots: Tensor, ts: Tensor) -> None:
+    first, last = knots[..., :1], knots[..., -1:]
+    slack = _ROUNDING * torch.finfo(ts.dtype).eps * knots.abs().amax(-1, keepdim=True)
+    outside = (ts < first - slack) | (ts > last + slack)
+    if not bool(outside.any()):
+        return
+    place = outside.nonzero()[0].tolist()
+    where = f" for sample {place[0]}" if len(place) == 2 else ""
+    row = place[0] if knots.ndim == 2 else ...
+    t = ts.expand(outside.shape)[tuple(place)]
+    raise ValueError(
+        f"ts has the time {float(t):.6g}{where}, but the data of the path go from "
+        f"{float(first[row]):.6g} to {float(last[row]):.6g}; beyond, nothing would be "
+        "measured along them. Give times inside, with NaN where a sample has none"
+    )
+
+
+def _check(
+    start: Tensor, span: Tensor, pairs: object, delta: object, seed: object
+) -> None:
+    for name, value in (("pairs", pairs), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+    if isinstance(delta, bool) or not isinstance(delta, (int, float)):
+        raise TypeError(f"delta must be a number, got {delta!r}")
+    assert isinstance(pairs, int)
     if pairs < 1:
         raise ValueError(f"pairs is {pairs}; a measurement needs at least 1")
     if not bool((span > 0).any()):

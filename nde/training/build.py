@@ -14,8 +14,11 @@ from nde.regularizers import (
     JacobianNorm,
     KineticEnergy,
     LocalError,
+    LocalPredictedSteps,
     LocalStiffness,
+    Measure,
     NormalEnd,
+    PredictedSteps,
     Stiffness,
     TaylorDerivative,
     UniformEnd,
@@ -27,12 +30,19 @@ from nde.training.config import Config
 from nde.training.config_file import ConfigError
 from nde.training.schema import Schema
 
+# Of no scale, so that a weight holds for any tolerance.
+_LOG = Measure(log=True, with_h=False)
+
 # What a name of the configuration makes of the number or text beside it.
 _PRICED: dict[str, Callable[[Weight], AnyRegularizer]] = {
     "error": ErrorEstimate,
     "stiffness": Stiffness,
     "local-error": LocalError,
     "local-stiffness": LocalStiffness,
+    "log-error": partial(ErrorEstimate, measure=_LOG, name="log-error"),
+    "local-log-error": partial(LocalError, measure=_LOG, name="local-log-error"),
+    "predicted-steps": PredictedSteps,
+    "local-predicted-steps": LocalPredictedSteps,
     "kinetic": KineticEnergy,
     "jacobian": JacobianNorm,
     "taylor-2": partial(TaylorDerivative, 2),

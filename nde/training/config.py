@@ -4,11 +4,12 @@ Every key a file, a flag or `--set` may give is a field here, and nothing else i
 `nde.training.config_file` reads and merges the sources.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from nde.data import DropProtocol, unknown_name
+from nde.data import FORMATS, Columns, DropProtocol, Request, unknown_name
 from nde.models import ModelName
 from nde.models.classifier import Intensity, ReadOut
 from nde.models.sde import Form, SharedNoise
@@ -22,6 +23,10 @@ REGULARIZERS = (
     "stiffness",
     "local-error",
     "local-stiffness",
+    "log-error",
+    "local-log-error",
+    "predicted-steps",
+    "local-predicted-steps",
     "kinetic",
     "jacobian",
     "taylor-2",
@@ -46,10 +51,37 @@ class DataConfig(_Section):
     time: str | None = None
     label: str | None = None
     channels: tuple[str, ...] | None = None
+    # None: told by the content of the source.
+    format: str | None = None
+    # A table id, label[, split] of its own; times of a grid of values.
+    labels: str | None = None
+    times: str | None = None
+    # Files of named data sets; None: $NDE_DATA_DIR or the user's cache.
+    data_dir: str | None = None
+    # Whether to keep what took long to parse, there too.
+    cache: bool = True
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     drop_protocol: DropProtocol = "channels"
     # Draws the split and the dropped points; None means the seed of the run.
     seed: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, value: str | None) -> str | None:
+        if value is not None and value not in FORMATS:
+            raise ValueError(unknown_name("format", value, FORMATS))
+        return value
+
+    def request(self) -> Request:
+        """What this section says beside the source, for `nde.data.read_source`."""
+        return Request(
+            columns=Columns(self.id, self.time, self.label, self.channels),
+            format=self.format,
+            labels=_path(self.labels),
+            times=_path(self.times),
+            data_dir=_path(self.data_dir),
+            cache=self.cache,
+        )
 
 
 class TaskConfig(_Section):
@@ -162,6 +194,10 @@ class Config(_Section):
     def data_seed(self) -> int:
         """Seed of the split and of the dropped points."""
         return self.train.seed if self.data.seed is None else self.data.seed
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
 
 
 def _width(text: float | str) -> float:

@@ -72,7 +72,7 @@ def evaluate(
         out = model(
             batch.times.repeat_interleave(paths, 0),
             batch.values.repeat_interleave(paths, 0),
-            seed=_noise_seeds(config.seed, [dataset.ids[i] for i in index], paths),
+            seed=noise_seeds(config.seed, [dataset.ids[i] for i in index], paths),
             progress=1.0,
         )
         probabilities = out.logits.double().softmax(dim=1)
@@ -89,7 +89,7 @@ def evaluate(
     return Evaluation(dataset, torch.cat(found), cost)
 
 
-def _noise_seeds(seed: int, ids: Sequence[object], paths: int) -> Tensor:
+def noise_seeds(seed: int, ids: Sequence[object], paths: int) -> Tensor:
     """A seed for each path of each series: `(series * paths,)`."""
     rows = []
     for name in ids:

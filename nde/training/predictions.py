@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nde.training.atomic import write_text
@@ -33,3 +34,24 @@ def write_predictions(
         shown = [format(p, ".6g") for p in row]
         writer.writerow([ids[i], *told, classes[predicted[i]], *shown])
     write_text(path, text.getvalue())
+
+
+def read_predictions(path: Path, classes: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Probabilities `(series, classes)` and labels `(series,)` of a table with truth.
+
+    Labels are positions in `classes`, which are those of the table. Raises `OSError`,
+    and `ValueError` for a table of something else.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    if head != ["id", "y_true", "y_pred", *(f"p_{name}" for name in classes)]:
+        raise ValueError(f"expected predictions of the classes {', '.join(classes)}")
+    place = {name: k for k, name in enumerate(classes)}
+    unknown = sorted({row[1] for row in rows} - place.keys())
+    if unknown or not rows:
+        raise ValueError(f"no class of the run: {unknown}" if unknown else "no rows")
+    probabilities = [[float(cell) for cell in row[3:]] for row in rows]
+    return (
+        torch.tensor(probabilities, dtype=torch.float64),
+        torch.tensor([place[row[1]] for row in rows]),
+    )

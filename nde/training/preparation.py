@@ -5,7 +5,6 @@ from typing import Any
 
 from nde.data import (
     PARTS,
-    Columns,
     DataError,
     Part,
     Reading,
@@ -78,16 +77,10 @@ def prepare(config: Config) -> Prepared:
 
 
 def read_data(config: Config) -> Reading:
-    """Read the data of `config`, with its names of columns."""
+    """Read the data of `config` as it says. Raises `DataError`, `ConfigError`."""
     if config.data.source is None:
         raise ConfigError("no data: name a data set or a file")
-    columns = Columns(
-        id=config.data.id,
-        time=config.data.time,
-        label=config.data.label,
-        channels=config.data.channels,
-    )
-    return read_source(config.data.source, columns)
+    return read_source(config.data.source, config.data.request())
 
 
 def hide(config: Config, whole: SeriesDataset) -> SeriesDataset:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from nde.data import (
-    Columns,
     DataError,
     Reading,
+    Request,
     SeriesDataset,
     read_source,
     unknown_name,
@@ -100,20 +100,21 @@ def recover_test(trained: Trained) -> tuple[SeriesDataset, tuple[str, ...]]:
     return match_classes(fit(trained, test), schema.classes), tuple(warnings)
 
 
-def read_other(trained: Trained, source: str, columns: Columns) -> Reading:
+def read_other(trained: Trained, source: str, request: Request) -> Reading:
     """Read other data for a trained model, its channels matched by name.
 
-    Names of columns not given in `columns` are those of the training run, where the
-    table has them. Raises `DataError`.
+    Names of the id and time columns not given in `request` are those of the training
+    run. Raises `DataError`.
     """
-    names = trained.config.data
-    given = Columns(
-        id=columns.id or names.id,
-        time=columns.time or names.time,
-        label=columns.label,
+    trained_on = trained.config.data.request()
+    columns = replace(
+        request.columns,
+        id=request.columns.id or trained_on.columns.id,
+        time=request.columns.time or trained_on.columns.time,
         channels=trained.schema.channels,
     )
-    return read_source(source, given)
+    folder = request.data_dir or trained_on.data_dir
+    return read_source(source, replace(request, columns=columns, data_dir=folder))
 
 
 def fit(trained: Trained, dataset: SeriesDataset) -> SeriesDataset:

@@ -7,19 +7,22 @@ import time
 from nde.training.build import choose_device
 from nde.training.config import Config
 from nde.training.config_file import to_yaml
+from nde.training.data_summary import summarise_data
 from nde.training.environment import describe_environment
 from nde.training.events import Observer
 from nde.training.loop import Outcome, train
-from nde.training.plots import plot_training
 from nde.training.predictions import write_predictions
 from nde.training.preparation import Prepared
+from nde.training.report import write_report
+from nde.training.restore import restore
 from nde.training.run_folder import RunFolder
+from nde.training.step_trace import trace_steps, write_trace
 
 
 def run_training(
     config: Config, prepared: Prepared, run: RunFolder, observe: Observer
 ) -> Outcome:
-    """Train in `run` and leave configuration, metrics, predictions and picture there.
+    """Train in `run` and leave configuration, metrics, predictions and report there.
 
     metrics.json holds nothing that depends on the clock, so that two runs with one
     seed can be compared byte by byte; times are in timing.json.
@@ -28,6 +31,7 @@ def run_training(
     run.write_text("config.resolved.yaml", to_yaml(config))
     run.write_json("schema.json", prepared.schema.to_tree())
     run.write_json("splits.json", prepared.splits)
+    run.write_json("data.json", summarise_data(prepared))
     device = choose_device(config.train.device)
     run.write_json("env.json", describe_environment(device))
 
@@ -45,9 +49,12 @@ def run_training(
         probabilities=test.probabilities,
         truth=[classes[label] for label in labels.tolist()],
     )
-    if config.log.plots:
-        plot_training(run.plot, outcome.epochs, outcome.metrics["best_epoch"])
+    trained = restore(run.path, device=config.train.device)
+    trace = trace_steps(trained, prepared.parts["validation"])
+    write_trace(run.file("steps.csv"), trace)
     run.write_json("metrics.json", outcome.metrics)
+    if config.log.plots:
+        write_report(run)
     return outcome
 
 

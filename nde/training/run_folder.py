@@ -15,10 +15,13 @@ _FILES = (
     "schema.json",
     "env.json",
     "splits.json",
+    "data.json",
     "metrics.jsonl",
     "metrics.json",
     "timing.json",
     "predictions.csv",
+    "steps.csv",
+    "report.html",
     "log.txt",
 )
 _FOLDERS = ("checkpoints", "plots")
@@ -54,9 +57,13 @@ class RunFolder:
         return self.path / "checkpoints" / "last.pt"
 
     @property
-    def plot(self) -> Path:
-        """Curves of the training."""
-        return self.path / "plots" / "training.png"
+    def report(self) -> Path:
+        """The run on one page."""
+        return self.path / "report.html"
+
+    def plot(self, name: str) -> Path:
+        """Path of the picture `name`."""
+        return self.path / "plots" / f"{name}.png"
 
     def write_text(self, name: str, text: str) -> None:
         """Write the text file `name`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -50,6 +52,7 @@ class Node(torch.autograd.Function):
         ctx.way = way
         ctx.versions = [tensor._version for tensor in way.captured.tensors]
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs)
         # Fresh tensors: an output that the node itself holds would never be freed.
         return (
             tape.y_end.clone(),
@@ -63,17 +66,21 @@ class Node(torch.autograd.Function):
         way: WayBack = ctx.way
         asked_again, device = torch.is_grad_enabled(), way.tape.y_end.device
         totals: list[Tensor | None] = [None] * len(way.captured.tensors)
-        with torch.no_grad(), own(device):
+        # Gradients that will be differentiated again are no tensors of the term.
+        given = tuple(None if grad is None else grad.detach() for grad in grads)
+        used = (way.problem.y0, *way.captured.tensors)
+        with torch.no_grad(), own(device), _without_hooks(used):
             try:
-                y_grad = way.back(grads, totals)
+                y_grad = way.back(given, totals)
             finally:
                 # If it failed, then because of a change.
                 _check_unchanged(way.captured, ctx.versions, totals)
             results = (y_grad, *way.captured.completed(totals))
         if asked_again:
-            leaf = torch.zeros((), device=device, requires_grad=True)
+            # A second derivative asks through one of these, or through `grads`.
+            inputs = [*ctx.saved_tensors, *(grad for grad in grads if grad is not None)]
             results = tuple(
-                None if result is None else _Final.apply(result, leaf)  # type: ignore[no-untyped-call]
+                None if result is None else _Final.apply(result, *inputs)  # type: ignore[no-untyped-call]
                 for result in results
             )
         return (None, *results)
@@ -97,7 +104,7 @@ class _Final(torch.autograd.Function):
     """A gradient that cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, leaf: Tensor) -> Tensor:
+    def forward(ctx: Any, grad: Tensor, *inputs: Tensor) -> Tensor:
         return grad.view_as(grad)
 
     @staticmethod
@@ -107,6 +114,23 @@ class _Final(torch.autograd.Function):
             "graph, as adjoint=Recompute() (the default), Reversible() and Backsolve() "
             "do; solve with adjoint=Direct()"
         )
+
+
+@contextmanager
+def _without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """While the steps of a way back pull gradients to these, their hooks are not run.
+
+    They are when the gradient of the whole solve reaches them.
+    """
+    found = (getattr(tensor, "_backward_hooks", None) for tensor in tensors)
+    kept = [(hooks, dict(hooks)) for hooks in found if hooks]
+    for hooks, _ in kept:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, items in kept:
+            hooks.update(items)
 
 
 def _check_unchanged(

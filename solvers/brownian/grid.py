@@ -11,6 +11,7 @@ from torch import Tensor
 from nde.solvers.brownian.area import levy_area
 from nde.solvers.brownian.increment import BrownianIncrement, Levy
 from nde.solvers.brownian.seed import Seed, check_seed
+from nde.solvers.transforms import outside, transformed
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ class BrownianGrid:
         """
         root = h.sqrt().to(dtype)
         wide = root[:, None, None] if h.ndim == 1 else root[:, :, None]
-        # In place: a second buffer of that size would be memory fresh from the system.
-        w = self._normal(h, 0, shape, dtype).mul_(wide)
+        w = _scaled(self._normal(h, 0, shape, dtype), wide)
         if levy == "none":
             return BrownianIncrement(w)
-        area = self._normal(h, 1, shape, dtype).mul_(wide / math.sqrt(12.0))
+        area = _scaled(self._normal(h, 1, shape, dtype), wide / math.sqrt(12.0))
         if levy == "space-time":
             return BrownianIncrement(w, area)
         batch, m = shape
@@ -62,15 +62,24 @@ class BrownianGrid:
     ) -> Tensor:
         """Standard normal numbers `(steps, *shape)`, others for each stream."""
         generator = torch.Generator(device=h.device)
-        if isinstance(self.seed, Tensor):
-            seeds = [_streamed(seed, stream) for seed in self.seed.tolist()]
-            return _apart(seeds, h.shape[0], shape, dtype, generator)
-        return torch.randn(
-            (h.shape[0], *shape),
-            generator=generator.manual_seed(_streamed(self.seed, stream)),
-            dtype=dtype,
-            device=h.device,
-        )
+        with outside():
+            if isinstance(self.seed, Tensor):
+                seeds = [_streamed(seed, stream) for seed in self.seed.tolist()]
+                return _apart(seeds, h.shape[0], shape, dtype, generator)
+            return torch.randn(
+                (h.shape[0], *shape),
+                generator=generator.manual_seed(_streamed(self.seed, stream)),
+                dtype=dtype,
+                device=h.device,
+            )
+
+
+def _scaled(normal: Tensor, root: Tensor) -> Tensor:
+    """Their product."""
+    if transformed():
+        return normal * root
+    # In place: a second buffer of that size would be memory fresh from the system.
+    return normal.mul_(root)
 
 
 def _streamed(seed: int, stream: int) -> int:
@@ -112,5 +121,9 @@ def _apart(
 
 
 def fresh_seed() -> int:
-    """A seed from torch's global generator, so that `manual_seed` covers it."""
-    return int(torch.randint(2**62, ()).item())
+    """A seed from torch's global generator, so that `manual_seed` covers it.
+
+    One for all members of a vmapped ensemble.
+    """
+    with outside():
+        return int(torch.randint(2**62, ()).item())

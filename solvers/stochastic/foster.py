@@ -171,7 +171,7 @@ def _slow_rk(estimate: Estimate) -> Take:
 
         def sizes() -> Sequence[Tensor]:
             # The spread is all of W^2, and so what it gives of W^3: of size sqrt(15).
-            normal = (w / root(h)).square().clamp_min(0.01)
+            normal = (w / root(h)).square().clamp_min(0.1)
             bend = term.product(spread, normal.reciprocal())
             return bend * (math.sqrt(15.0) / 6.0), term.spread(fall) * math.sqrt(1 / 3)
 

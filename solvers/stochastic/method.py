@@ -45,13 +45,13 @@ class StochasticMethod:
     its strong order per kind of noise, of a diagonal diffusion one whose entries depend
     each on its own entry of the state; else it is 0.5. `error_order` is the power of h
     in its error estimate where noise commutes, None without one; `gains` are those of
-    its controller. The steps
-    of the interpretations in `own_noise` are adapted only where each entry of a
-    diagonal diffusion depends on its own entry of the state. `adapting` is its step
-    where steps are adapted, if its error estimate is another there, at a call of the
-    drift more, for the noises in `adapting_noises`. `reads_between`: whether a
-    shorter step from the same state reads the path inside of one; not where steps carry
-    a second state, of which `if_apart` tells what parts it from the first.
+    its controller. The steps of the interpretations in `own_noise` are adapted only
+    where each entry of a diagonal diffusion depends on its own entry of the state.
+    `adapting` is its step where steps are adapted, if its error estimate is another
+    there, for the noises in `adapting_noises`, with so many calls of drift and
+    diffusion more as `adapting_calls` says. `reads_between`: whether a shorter step
+    from the same state reads the path inside of one; not where steps carry a second
+    state, of which `if_apart` tells what parts it from the first.
     """
 
     name: str
@@ -67,6 +67,7 @@ class StochasticMethod:
     own_noise: tuple[Interpretation, ...] = ()
     adapting: Take | None = None
     adapting_noises: tuple[Noise, ...] = EVERY
+    adapting_calls: tuple[int, int] = (1, 0)
     reads_between: bool = True
     has_stiffness: bool = False
     stability: float | None = None
@@ -80,10 +81,20 @@ class StochasticMethod:
 
     def adapted(self, noise: Noise) -> StochasticMethod:
         """The method as it is where steps are adapted, for a kind of noise."""
+        method = self
+        if noise == "additive" and self.error_order is not None:
+            # The drift sees the noise, but the noise does not see itself.
+            method = replace(method, error_order=max(self.error_order, 1.5))
         if self.adapting is None or noise not in self.adapting_noises:
-            return self
-        drift = self.drift_evaluations + 1
-        return replace(self, take=self.adapting, adapting=None, drift_evaluations=drift)
+            return method
+        drift, diffusion = self.adapting_calls
+        return replace(
+            method,
+            take=self.adapting,
+            adapting=None,
+            drift_evaluations=self.drift_evaluations + drift,
+            diffusion_evaluations=self.diffusion_evaluations + diffusion,
+        )
 
     def asks(self, noise: Noise) -> Levy:
         """What it needs of the Brownian motion for a kind of noise."""

@@ -209,6 +209,18 @@ CASES: list[tuple[str, Any, dict[str, Any], type[Exception], str]] = [
         "f, g and z",
     ),
     (
+        "additive",
+        Bare(
+            noise_type="additive",
+            sde_type="ito",
+            f=FG["f"],
+            g=lambda t, y: y.unsqueeze(-1),
+        ),
+        {"method": "euler"},
+        ValueError,
+        "depends on y.*noise_type='general'",
+    ),
+    (
         "products",
         Bare(
             noise_type="general",

@@ -200,6 +200,26 @@ def test_a_solve_goes_on_from_its_extra_state(noise: str) -> None:
     assert torch.autograd.grad(whole.sum(), sde.size)[0].isfinite().all()
 
 
+def test_the_extra_state_is_the_last_step_s_where_states_are_apart() -> None:
+    """Beside a warning of it, which looks at further steps."""
+
+    class Contracting(compat.SDEStratonovich):
+        def f(self, t: Tensor, y: Tensor) -> Tensor:
+            return -16.0 * y
+
+        def g(self, t: Tensor, y: Tensor) -> Tensor:
+            return torch.ones_like(y)
+
+    with pytest.warns(UserWarning, match="two states"):
+        ours, theirs = both(
+            Contracting("diagonal"),
+            lambda: interval(motions("diagonal")),
+            method="reversible_heun",
+            extra=True,
+        )
+    assert_same(ours[1], theirs[1])
+
+
 def test_outputs_off_the_grid_have_their_variance() -> None:
     class Walk(compat.SDEIto):
         def f(self, t: Tensor, y: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+Patch = pytest.MonkeyPatch
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -14,4 +15,12 @@ def real_data() -> Path:
     folder = Path(os.environ.get("NDE_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}; set NDE_SHARED_DATA")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> Path:
+    """An empty folder for downloads and what was parsed, instead of the user's."""
+    folder = tmp_path_factory.mktemp("data_dir")
+    monkeypatch.setenv("NDE_DATA_DIR", str(folder))
     return folder

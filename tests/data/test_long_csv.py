@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from same_data import assert_same
 
 from nde.data import Columns, DataError, read_long_csv
 
@@ -17,14 +18,7 @@ def write(folder: Path, text: str | bytes, name: str = "visits.csv") -> Path:
 
 
 def same(path: Path, expected: Path) -> None:
-    found, wanted = read_long_csv(path).dataset, read_long_csv(expected).dataset
-    assert found.ids == wanted.ids and found.channels == wanted.channels
-    assert found.classes == wanted.classes
-    np.testing.assert_array_equal(found.labels, wanted.labels)
-    for a, b in zip(found.times, wanted.times, strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(found.values, wanted.values, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(read_long_csv(path).dataset, read_long_csv(expected).dataset)
 
 
 def test_good_table(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from nde.models import (
     SolverSettings,
     StabilityReport,
 )
+from nde.solvers.control import HermiteCubic
 
 CPU = torch.device("cpu")
 
@@ -271,3 +272,49 @@ def test_arguments_are_checked() -> None:
     empty = constant_path(torch.zeros(0, 3), 1.0)
     with pytest.raises(ValueError, match="no sample"):
         layer.stability_report(empty, ts)
+
+
+PATH = constant_path(torch.randn(6, 3), 1.0)
+ENDS = torch.tensor([0.0, 1.0])
+RAGGED = HermiteCubic(
+    torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.7, 0.7]]), torch.zeros(2, 3, 3)
+)
+REFUSED = {
+    "list": (PATH, [0.0, 1.0], {}, TypeError, "ts must be a floating .* got list"),
+    "integers": (PATH, ENDS.long(), {}, TypeError, "ts must be .* got torch.int64"),
+    "no times": (PATH, ENDS[:0], {}, ValueError, r"ts must be .* got \(0,\)"),
+    "no path": (ENDS, ENDS, {}, TypeError, "path must be .* got Tensor"),
+    "pairs": (PATH, ENDS, {"pairs": 64.5}, TypeError, "pairs must .* got 64.5"),
+    "seed": (PATH, ENDS, {"seed": "a"}, TypeError, "seed must .* got 'a'"),
+    "delta": (PATH, ENDS, {"delta": "a"}, TypeError, "delta must .* got 'a'"),
+    "channels": (
+        constant_path(torch.randn(6, 5), 1.0),
+        ENDS,
+        {},
+        ValueError,
+        "path has 5 channels, the layer was made for 3",
+    ),
+    "dtype": (
+        constant_path(torch.randn(6, 3).double(), 1.0),
+        ENDS.double(),
+        {},
+        TypeError,
+        "path is torch.float64, the layer torch.float32",
+    ),
+    "rows": (PATH, ENDS.expand(5, 2), {}, ValueError, "ts has 5 rows, the path 6"),
+    "after": (PATH, 2 * ENDS, {}, ValueError, "time 2, but the data .* 0 to 1;"),
+    "before": (PATH, ENDS - 0.5, {}, ValueError, "time -0.5, but the data .* 0 to 1;"),
+    "ragged": (RAGGED, ENDS, {}, ValueError, "time 1 for sample 1, .* 0 to 0.7;"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("kind", [LangevinSDE, LinearNoiseSDE, GeometricSDE])
+def test_data_that_do_not_fit_are_refused_by_name(name: str, kind: Any) -> None:
+    path, ts, changes, error, words = REFUSED[name]
+    with pytest.raises(error, match=words):
+        kind(3, 4).stability_report(path, ts, **changes)
+    with pytest.raises(ValueError, match="pairs is 0"):
+        # So the last time of each sample counts as one of its data.
+        ts = torch.tensor([[0.0, 1.0], [0.0, 0.7]])
+        kind(3, 4).stability_report(RAGGED, ts, pairs=0)

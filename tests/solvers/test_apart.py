@@ -13,9 +13,9 @@ from torch import Tensor, vmap
 from nde.solvers import PID, Direct, FixedSteps, SDETerm, Solution, solve
 
 MESSAGE = (
-    r"two states of method 'reversible_heun' differ by .* of their size, and a step by "
-    r".* of its length.*contracts.*method 'heun' with adjoint=Recompute\(\), or solve "
-    r"shorter intervals"
+    r"two states of method 'reversible_heun' differ by .* of their size, and (the "
+    r"drift|the diffusion|a step) by .* of its .*contracts.*method 'heun' with "
+    r"adjoint=Recompute\(\), or solve shorter intervals"
 )
 
 
@@ -76,17 +76,64 @@ def test_states_that_part_are_told(controller: PID | FixedSteps, f64: KIND) -> N
 
 
 def test_a_distance_that_does_no_harm_is_not_told(f64: KIND) -> None:
-    """Along a linear equation it cancels: looked at, with four calls, and let pass.
+    """Along a linear equation it cancels: looked at, with five calls, and let pass.
     Ten units of time later the same steps are wrong."""
     noise = tree(50, 1, f64, t1=16.0)
     step = FixedSteps(1 / 256)
     with silence():
         near = solved(LINEAR, 50, 4.0, f64, controller=step, noise=noise)
         fine = solved(LINEAR, 50, 4.0, f64, controller=step, noise=noise, method="heun")
-    assert (near.stats.evaluations == 4 * 256 + 1 + 4).all()
+    assert (near.stats.evaluations == 4 * 256 + 1 + 5).all()
     assert float((near.final - fine.final).abs().amax()) < 0.02
-    with pytest.warns(UserWarning, match=MESSAGE):
+    with pytest.warns(UserWarning, match="a step by .* of its length with them"):
         solved(LINEAR, 50, 16.0, f64, controller=step, noise=noise)
+
+
+BOUNDED = {
+    "tanh": (lambda t, y: -2 * torch.tanh(2 * y), lambda t, y: torch.full_like(y, 0.5)),
+    "sin": (lambda t, y: -2 * torch.sin(y), lambda t, y: 0.6 + 0.3 * torch.cos(y)),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("step", [0.005, 0.02])
+def test_bounded_drifts_are_told_at_any_step(name: str, step: float, f64: KIND) -> None:
+    """Where a step changes by little of its noise, but the drift by all that it is."""
+    drift, diffusion = BOUNDED[name]
+    term = SDETerm(drift, diffusion, interpretation="stratonovich")
+    options = {"controller": FixedSteps(step), "noise": tree(100, 1, f64, t1=5.0)}
+    with pytest.warns(UserWarning, match="the drift by .* of its size with them"):
+        sol = solved(term, 100, 5.0, f64, **options)
+    fine = solved(term, 100, 5.0, f64, method="heun", **options)
+    error = (sol.final - fine.final).square().mean().sqrt()
+    assert float(error) > 2 * float(fine.final.square().mean().sqrt())
+
+
+def test_a_diffusion_that_is_lost_is_told(f64: KIND) -> None:
+    """Of a linear drift, which the distance leaves as it is."""
+    term = SDETerm(
+        relaxing,
+        lambda t, y: torch.where(y.abs() < 2, 1.0, 0.1 + 0 * y),
+        interpretation="stratonovich",
+    )
+    with pytest.warns(UserWarning, match="the diffusion by .* of its size with them"):
+        solved(term, 100, 4.0, f64, controller=FixedSteps(1 / 256))
+
+
+def test_little_that_is_lost_is_not_told(f64: KIND) -> None:
+    """A drift that bends, but would hardly move the state; the noise sets it apart."""
+    term = SDETerm(
+        lambda t, y: 0.02 * (20 * y).sin(),
+        lambda t, y: 1.5 * y,
+        interpretation="stratonovich",
+    )
+    options = {"controller": FixedSteps(1 / 256), "noise": tree(100, 1, f64, t1=1.0)}
+    with silence():
+        sol = solved(term, 100, 1.0, f64, **options)
+        fine = solved(term, 100, 1.0, f64, method="heun", **options)
+    assert (sol.stats.evaluations == 256 + 1 + 5).all()
+    error = (sol.final - fine.final).square().mean().sqrt()
+    assert float(error) < 0.05 * float(fine.final.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("rows", [1, 300])

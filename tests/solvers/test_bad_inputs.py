@@ -63,7 +63,7 @@ def test_times_of_a_wrong_shape_or_kind(f64: KIND) -> None:
     with pytest.raises(ValueError, match="ts.*2"):
         solve(ODETerm(decay), y0, row)
     with pytest.raises(TypeError, match="ts.*ndarray"):
-        solve(ODETerm(decay), y0, np.array([0.0, 1.0]))
+        solve(ODETerm(decay), y0, np.array(["0.0", "1.0"]))
 
 
 @pytest.mark.parametrize(

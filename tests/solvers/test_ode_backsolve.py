@@ -322,17 +322,21 @@ def test_keeps_no_states(controller: object, samples: int, f64: KIND) -> None:
     net, calls = TimedMLP(50).to(**f64), 0
     alive: list[int] = []
 
+    def count() -> int:
+        tensors = (x for x in gc.get_objects() if type(x) is Tensor)
+        return sum(x.numel() >= y0.numel() for x in tensors)
+
     def field(t: Tensor, y: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
         if calls % 300 == 0:
-            tensors = (x for x in gc.get_objects() if type(x) is Tensor)
-            alive.append(sum(x.numel() >= y.numel() for x in tensors))
+            alive.append(count() - others)
         return net(t, y)
 
     y0 = normal((samples, 50), 1, **f64).requires_grad_()
     ts = torch.tensor([0.0, 2.0], **f64)
     gc.collect()
+    others = count()
     sol = solve(ODETerm(field), y0, ts, controller=controller, adjoint=Backsolve())
     sol.final.sum().backward()
     assert len(alive) >= 8

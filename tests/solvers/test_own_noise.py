@@ -63,6 +63,25 @@ def test_any_entry_that_depends_on_any_other(i: int, j: int, f64: KIND) -> None:
         )
 
 
+@pytest.mark.parametrize("own_times", [False, True])
+def test_dependence_that_is_gone_at_both_ends(own_times: bool, f64: KIND) -> None:
+    def noise(t: Tensor, y: Tensor) -> Tensor:
+        part = (t * (end - t)).unsqueeze(-1) * y[:, :1]
+        return 1 + torch.cat([0 * part, part.expand(-1, y.shape[1] - 1)], dim=1)
+
+    end = torch.tensor([0.1, 0.3], **f64) if own_times else torch.tensor(0.1, **f64)
+    ts = torch.stack([0 * end, end], dim=-1)
+    with pytest.raises(ValueError, match="entry 1 of .* others"):
+        solve(
+            SDETerm(still, noise),
+            torch.ones(2, 3, **f64),
+            ts,
+            method="milstein",
+            controller=PID(0.1, 0.1),
+            noise=1,
+        )
+
+
 @pytest.mark.parametrize("width", [2, 8, 100])
 def test_calls_of_the_check(width: int, f64: KIND) -> None:
     """Two and one for each binary digit of the width, at two states and the end."""

@@ -24,7 +24,7 @@ from fields import decay, ones, times
 from problems import KIND
 from torch import Tensor
 
-from nde.solvers import PID, FixedSteps, ODETerm, solve
+from nde.solvers import PID, FixedSteps, ODETerm, SDETerm, solve
 
 NAN, INF = float("nan"), float("inf")
 RK4 = {"method": "rk4", "controller": FixedSteps(0.1)}
@@ -80,7 +80,20 @@ REFUSED = [
         ValueError,
         r"ts .*4, 2",
     ),
-    ("O09-list", of(ts=lambda k: [0.0, 1.0]), TypeError, "ts .*list.*torch.tensor"),
+    ("O09-words", of(ts=lambda k: ["a", "b"]), TypeError, r"ts .*list \['a', 'b'\]"),
+    ("O09-ragged", of(ts=lambda k: [[0.0], [1.0, 2.0]]), TypeError, "ts .*list"),
+    ("O09-bools", of(ts=lambda k: (False, True)), TypeError, "ts .*tuple"),
+    ("O09-number", of(ts=lambda k: 1.0), TypeError, "ts .*float 1.0"),
+    ("O09-none", of(ts=lambda k: None), TypeError, "ts .*NoneType"),
+    (
+        "O09-graph",
+        of(ts=lambda k: [0.0, torch.ones((), requires_grad=True)]),
+        TypeError,
+        "ts .*torch.stack",
+    ),
+    ("O09-empty", of(ts=lambda k: []), ValueError, "ts is empty"),
+    ("O09-nan", of(ts=lambda k: [0.0, NAN]), ValueError, "ts has NaN"),
+    ("O09-rows", of(ts=lambda k: np.zeros((3, 2))), ValueError, "ts has 3 rows"),
     ("O10-integers", of(ts=lambda k: torch.tensor([0, 1])), TypeError, "ts .*int64"),
     ("O11-nan", of(ts=at(0, NAN, 1)), ValueError, "ts has NaN"),
     ("O12-inf", of(ts=at(0, INF)), ValueError, "ts has infinite"),
@@ -219,6 +232,12 @@ def named(kind: KIND) -> OrderedDict[str, Tensor]:
 
 
 RIGHT = [
+    ("O09-list", of(ts=lambda k: [0.0, 1.0]), Tensor),
+    ("O09-rows", of(ts=lambda k: [[0.0, 1.0]] * 4), Tensor),
+    ("O09-tuple", of(ts=lambda k: (0, 1)), Tensor),
+    ("O09-array", of(ts=lambda k: np.array([0.0, 1.0])), Tensor),
+    ("O09-view", of(ts=lambda k: np.array([1.0, 0.0])[::-1]), Tensor),
+    ("O09-array32", of(ts=lambda k: np.array([0, 1], dtype=np.float32)), Tensor),
     ("O17-list", of(lambda t, y: [-y[0]], y0=lambda k: [ones(**k)]), list),
     ("O17-tuple", of(lambda t, y: (-y[0],), y0=lambda k: (ones(**k),)), tuple),
     ("O17-namedtuple", of(lambda t, y: Pair(-y.left, -y.right), y0=pair), Pair),
@@ -243,6 +262,29 @@ def test_right(call: Call, kind: type, f64: KIND) -> None:
     leaves = final.values() if isinstance(final, dict) else final
     for leaf in [final] if isinstance(final, Tensor) else leaves:
         torch.testing.assert_close(leaf, ones(**f64) / torch.e, rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64])
+def test_listed_times_take_the_precision_of_the_state(
+    dtype: torch.dtype, device: torch.device
+) -> None:
+    """S09: also for an SDE; the times come back as a tensor."""
+    y0 = torch.ones(4, 2, dtype=dtype, device=device)
+    real = y0.abs().dtype
+    sde = SDETerm(lambda t, y: -y, lambda t, y: 0.1 * y)
+    listed, made = (
+        [
+            solve(term, y0, ts, **options)
+            for term, options in (
+                (ODETerm(lambda t, y: -y), {}),
+                (sde, {"method": "euler", "controller": FixedSteps(0.1), "noise": 1}),
+            )
+        ]
+        for ts in ([0, 0.3, 1], torch.tensor([0, 0.3, 1], dtype=real, device=device))
+    )
+    for one, other in zip(listed, made, strict=True):
+        assert one.ts.dtype == real and one.ts.device == y0.device
+        assert torch.equal(one.ts, other.ts) and torch.equal(one.ys, other.ys)
 
 
 def test_one_time_is_the_start(f64: KIND) -> None:

@@ -270,3 +270,23 @@ def test_events_are_refused(controller: Any, reset: Any, f64: KIND) -> None:
         jvp(time, (y0,), (y0,))
     with pytest.raises(RuntimeError, match="events .* torch.func"):
         vmap(time)(y0.expand(3, 2, 1))
+
+
+@pytest.mark.parametrize("seed", [3, None, torch.arange(3)])
+@pytest.mark.parametrize("controller", [FIXED, PID(1e-2, 1e-2)])
+def test_members_share_their_noise(
+    seed: int | Tensor | None, controller: object, f64: KIND
+) -> None:
+    """Of a seed as each alone; without one, one is drawn for all."""
+    y0, ts = torch.ones(3, 2, **f64), torch.tensor([0.0, 1.0], **f64)
+
+    def final(rate: Tensor) -> Tensor:
+        term = SDETerm(lambda t, y: -rate * y, lambda t, y: 0.1 * y)
+        options = {"method": "srk", "controller": controller, "adjoint": Direct()}
+        return solve(term, y0, ts, noise=seed, **options).final
+
+    rates = torch.tensor([0.4, 0.4], **f64)
+    one, other = vmap(final)(rates)
+    assert torch.equal(one, other)
+    if seed is not None:
+        torch.testing.assert_close(one, final(rates[0]), rtol=1e-9, atol=1e-9)

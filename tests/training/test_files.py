@@ -158,7 +158,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
 
 def test_run_folders(tmp_path: Path) -> None:
     run = create_run(tmp_path / "a" / "b ü")
-    assert run.best.parent.is_dir() and run.plot.parent.is_dir()
+    assert run.best.parent.is_dir() and run.plot("training").parent.is_dir()
     run.write_json("metrics.json", {"x": float("nan")})
     (run.path / "notes.md").write_text("mine")
     with pytest.raises(RunFolderError, match="--overwrite"):

@@ -55,7 +55,7 @@ def test_every_model_trains_and_is_measured_the_same_from_its_checkpoint(
 
 
 def test_the_files_of_a_run(visits: Path, tmp_path: Path) -> None:
-    config = small_config(visits)
+    config = small_config(visits, log__plots=True)
     made, metrics = run(config, tmp_path / "run")
     files = {
         path.relative_to(made.path).as_posix()
@@ -66,16 +66,23 @@ def test_the_files_of_a_run(visits: Path, tmp_path: Path) -> None:
         "config.resolved.yaml",
         "schema.json",
         "splits.json",
+        "data.json",
         "env.json",
         "metrics.jsonl",
         "metrics.json",
         "timing.json",
         "predictions.csv",
+        "steps.csv",
+        "report.html",
         "checkpoints/best.pt",
         "checkpoints/last.pt",
         "plots/training.png",
+        "plots/roc_pr.png",
+        "plots/reliability.png",
+        "plots/confusion.png",
+        "plots/steps.png",
     }
-    assert made.plot.read_bytes().startswith(b"\x89PNG")
+    assert made.plot("training").read_bytes().startswith(b"\x89PNG")
     assert json.loads(made.metrics.read_text())["test"] == metrics["test"]
     rows = [
         json.loads(line) for line in made.file("metrics.jsonl").read_text().splitlines()

@@ -33,8 +33,8 @@ drive solves here, and those here drive solves there. They differ where this is 
   and "milstein" are refused, which would converge to another equation's solution.
 - What is not finite ends a solve with `nde.solvers.SolveError`, which names the time.
   Unknown arguments are a TypeError, a `bm` that ends before `ts` and a `dt` that is not
-  positive a ValueError, a missing `h` one that is an AttributeError too. Additive noise
-  is taken at its word: a diffusion that depends on y is not found out.
+  positive a ValueError, a missing `h` one that is an AttributeError too, and additive
+  noise that depends on y a ValueError.
 """
 
 from nde.compat.torchsde.adjoint import sdeint_adjoint

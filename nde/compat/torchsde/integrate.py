@@ -17,6 +17,7 @@ from nde.compat.torchsde.extra import Carried, carried
 from nde.compat.torchsde.interval import BrownianInterval
 from nde.compat.torchsde.methods import chosen_method
 from nde.solvers import PID, Direct, FixedSteps, SolveError, solve
+from nde.solvers.additive import DependentOnState
 from nde.solvers.adjoint import Adjoint
 from nde.solvers.brownian import BrownianMotion, FromTorchsde
 from nde.solvers.failure import CAUSE, FIX_ALONG_PATHS
@@ -129,6 +130,11 @@ class Job:
             )
         except SolveError as error:
             raise _failed(error) from None
+        except DependentOnState:
+            raise ValueError(
+                "noise_type is 'additive', but g of this sde depends on y, which "
+                "methods for additive noise leave out; use noise_type='general'"
+            ) from None
         except DependentNoise:
             raise ValueError(
                 f"method {self.method.name} cannot adapt the steps of this sde: "

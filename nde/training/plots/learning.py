@@ -1,25 +1,18 @@
-"""The picture of a training: loss and function evaluations over the epochs."""
+"""Loss, validation accuracy and function evaluations over the epochs."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
-from nde.training.atomic import write_bytes
 from nde.training.events import EpochEnd
+from nde.training.plots.picture import blank, to_png
 
 
-def plot_training(path: Path, epochs: Sequence[EpochEnd], best: int) -> None:
-    """Draw losses, validation accuracy and function evaluations to a PNG.
-
-    `best` is the number of the epoch whose weights were kept.
-    """
-    # The object interface leaves the caller's backend and open figures alone.
-    from matplotlib.figure import Figure
+def draw_learning(epochs: Sequence[EpochEnd], best: int) -> bytes:
+    """Learning curves; `best` is the number of the epoch whose weights were kept."""
     from matplotlib.ticker import MaxNLocator
 
     x = [epoch.epoch for epoch in epochs]
     mark = "o" if len(x) < 3 else None
-    figure = Figure(figsize=(6.4, 7.2), layout="constrained")
+    figure = blank(6.4, 7.2)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     top.plot(x, [e.loss for e in epochs], marker=mark, label="training loss")
     top.plot(
@@ -29,7 +22,7 @@ def plot_training(path: Path, epochs: Sequence[EpochEnd], best: int) -> None:
         label="validation log loss",
     )
     top.set_ylabel("loss")
-    top.set_ylim(0, 1.05 * top.get_ylim()[1])
+    top.set_ylim(min(0, top.get_ylim()[0]), 1.05 * max(0, top.get_ylim()[1]))
     middle.plot(
         x,
         [e.validation["accuracy"] for e in epochs],
@@ -42,6 +35,12 @@ def plot_training(path: Path, epochs: Sequence[EpochEnd], best: int) -> None:
     bottom.plot(
         x, [e.evaluations for e in epochs], marker=mark, label="training, forward"
     )
+    bottom.plot(
+        x,
+        [e.validation_evaluations for e in epochs],
+        marker=mark,
+        label="validation",
+    )
     bottom.set_ylabel("function evaluations\nper series")
     bottom.set_ylim(0, 1.2 * bottom.get_ylim()[1])
     bottom.set_xlabel("epoch")
@@ -50,6 +49,4 @@ def plot_training(path: Path, epochs: Sequence[EpochEnd], best: int) -> None:
         axes.axvline(best, color="0.6", linestyle=":", label="kept weights")
         axes.grid(alpha=0.25)
         axes.legend(loc="best", frameon=False, fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_bytes(path, buffer.getvalue())
+    return to_png(figure)
