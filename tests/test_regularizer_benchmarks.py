@@ -25,7 +25,7 @@ trials = importlib.import_module("trials")
 tables = importlib.import_module("trial_tables")
 campaign = importlib.import_module("campaign")
 images = importlib.import_module("images")
-stays = importlib.import_module("stays")
+stays = importlib.import_module("hourly_stays")
 
 TASKS = {"node": named.NODE, "latent": named.LATENT_ODE, "nsde": named.NSDE}
 ISSUED = {"vanilla", "steer", "er", "sr", "sr+er", "local-unbiased", "local-biased"} | {

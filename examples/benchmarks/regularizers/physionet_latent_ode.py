@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 from campaign import Task, parser, run
+from hourly_stays import HOURS, SIGNALS, Stays, split
 from latent_ode import LatentODE, Reconstruction
 from named_methods import LATENT_ODE
-from stays import HOURS, SIGNALS, Stays, split
 from torch import Tensor
 
 from nde.models import LayerOutput, SolverSettings
