@@ -1,7 +1,7 @@
 """Regularizers of a latent ODE that interpolates PhysioNet 2012.
 
     python examples/benchmarks/regularizers/physionet_latent_ode.py set-a.tar.gz \\
-        --stays 400 --iterations 200 --batch 64
+        --stays 400 --iterations 800 --batch 64
     python examples/benchmarks/regularizers/physionet_latent_ode.py set-a.tar.gz \\
         --stays 4000 --iterations 3000 --batch 512
 
@@ -86,7 +86,7 @@ def _mean_square(found: Reconstruction, stays: Stays) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> str:
     """Train, print and return the table."""
-    options = parser((__doc__ or "").splitlines()[0], "results", 200)
+    options = parser((__doc__ or "").splitlines()[0], "results", 800)
     options.add_argument("archive", type=Path, help="set-a.tar.gz")
     options.add_argument("--stays", type=int, default=400)
     options.add_argument("--batch", type=int, default=64)
