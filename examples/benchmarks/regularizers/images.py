@@ -1,0 +1,64 @@
+"""Images of digits as rows of pixels: scikit-learn's, or MNIST from a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Of scikit-learn's digits, how many of 1,797 are for tests.
+_TEST = 360
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pixels in [0, 1] `(n, pixels)` float64, labels `(n,)`."""
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+def load(mnist: Path | None, seed: int) -> Images:
+    """MNIST, as published split, if a file is given, else digits, split by `seed`.
+
+    `mnist` is an .npz with the arrays x_train, y_train, x_test, y_test, as Keras
+    keeps it. Raises ValueError for another file.
+    """
+    return _digits(seed) if mnist is None else _mnist(mnist)
+
+
+def _digits(seed: int) -> Images:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    order = np.random.default_rng(seed).permutation(len(found.target))
+    x = torch.tensor(found.data[order] / 16.0, dtype=torch.float64)
+    y = torch.tensor(found.target[order])
+    return Images("digits", x[_TEST:], y[_TEST:], x[:_TEST], y[:_TEST])
+
+
+def _mnist(path: Path) -> Images:
+    with np.load(path) as found:
+        missing = {"x_train", "y_train", "x_test", "y_test"} - set(found.files)
+        if missing:
+            raise ValueError(
+                f"{path} lacks the arrays {sorted(missing)}; give MNIST as the .npz "
+                "that Keras keeps"
+            )
+        return Images(
+            "MNIST",
+            _pixels(found["x_train"]),
+            torch.tensor(found["y_train"].astype(np.int64)),
+            _pixels(found["x_test"]),
+            torch.tensor(found["y_test"].astype(np.int64)),
+        )
+
+
+def _pixels(bytes_of: np.ndarray) -> Tensor:
+    return torch.tensor(bytes_of.reshape(len(bytes_of), -1) / 255.0)
