@@ -5,7 +5,7 @@
 Three equations of one batch: an MLP field of 64 dimensions, a field of convolutions on
 8 x 8 images, both by `midpoint` on fixed steps, and a Langevin-type SDE with additive
 noise by `heun`. The loss looks at the state at four times. `Reversible` goes with the
-reversible form of each method: `McCallumFoster("midpoint", 0.999)`, `reversible_heun`;
+reversible form of each method: `McCallumFoster("midpoint")`, `reversible_heun`;
 its ratios are to Direct on the same method. Errors are of all gradients together
 against Direct, in float64; times are CPU times of forward and backward pass in turns,
 peaks what live tensors hold at most beyond what was there before.
@@ -75,7 +75,7 @@ def cases() -> list[Case]:
     ).to(F64)
     drift = nn.Sequential(nn.Linear(DIM, DIM), nn.SiLU(), nn.Linear(DIM, DIM)).to(F64)
     size = nn.Parameter(torch.full((DIM,), 0.3, dtype=F64))
-    pair = McCallumFoster("midpoint", 0.999)
+    pair = McCallumFoster("midpoint")
     flat = torch.randn(BATCH, DIM, dtype=F64).requires_grad_()
     image = torch.randn(BATCH // 4, 4, 8, 8, dtype=F64).requires_grad_()
     langevin = SDETerm(
