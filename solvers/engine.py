@@ -244,16 +244,15 @@ def _run(setup: Setup, problem: Problem, plan: Schedule | None) -> Outcome:
         # A graph is recorded, whatever else the term uses.
         return adjoint.run(problem, plan, start(problem), Captured())
     named = None if isinstance(adjoint, Direct) else adjoint.parameters
-    random = False
+    before = _random_state(problem.y0.device)
     if named is not None:
         with torch.no_grad():
             carry = start(problem)
         wanted = tuple(p for p in named if p.requires_grad)
         captured = Captured(wanted, chosen=True, used=len(wanted))
     else:
-        before = _random_state(problem.y0.device)
         carry, captured = _watched_start(problem)
-        random = not torch.equal(before, _random_state(problem.y0.device))
+    random = not torch.equal(before, _random_state(problem.y0.device))
     if not (problem.y0.requires_grad or captured.tensors):
         return plain(problem, find_steps(problem, plan, carry))
     if random and not isinstance(adjoint, Direct):

@@ -69,9 +69,11 @@ class Stats:
 
     @cached_property
     def error_estimate(self) -> Tensor:
-        """RMS of the embedded error over the tolerance, at most 1.
+        """RMS of the embedded error over the tolerance, at most 1 where it decided.
 
-        NaN if the method has no estimate.
+        NaN if the method has no estimate. Of an SDE, high-order methods judge adapted
+        steps along another motion than their own, so that a grid of the same steps may
+        have other estimates (`nde.solvers.stochastic.estimate`).
         """
         return self._rows([run.outcome.error for run in self._runs])
 

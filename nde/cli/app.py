@@ -14,6 +14,7 @@ from nde.cli.options import (
     DATA,
     RUN,
     Channels,
+    ConfigFile,
     DataDir,
     Device,
     Form,
@@ -22,9 +23,11 @@ from nde.cli.options import (
     Label,
     Labels,
     Quiet,
+    Settings,
     Time,
     Times,
     Verbose,
+    data_flags,
     names,
 )
 
@@ -119,13 +122,8 @@ def train(
             help="Go on with a run that stopped; auto: with that of --out, if any.",
         ),
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="YAML, TOML or JSON file of sections.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Any key of the configuration."),
-    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Read, check and print; train nothing."),
@@ -149,16 +147,17 @@ def train(
     from nde.cli.console import speak
     from nde.cli.train import run_train
 
-    flags: dict[str, object] = {
-        "data.source": data,
-        "data.id": id,
-        "data.time": time,
-        "data.label": label,
-        "data.channels": None if channels is None else names(channels),
-        "data.labels": labels,
-        "data.times": times,
-        "data.format": format,
-        "data.data_dir": data_dir,
+    flags = data_flags(
+        source=data,
+        id=id,
+        time=time,
+        label=label,
+        channels=channels,
+        labels=labels,
+        times=times,
+        format=format,
+        data_dir=data_dir,
+    ) | {
         "data.drop_rate": drop_rate,
         "data.drop_protocol": drop_protocol,
         "model.name": model,
@@ -214,13 +213,8 @@ def tune(
     out: Annotated[
         str | None, typer.Option(help="Folder; default: a new one under sweeps/.")
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="YAML, TOML or JSON file of sections.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=C", help="Any key of the configuration."),
-    ] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,

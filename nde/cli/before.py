@@ -17,7 +17,7 @@ from nde.cli.options import (
     Time,
     Times,
     Verbose,
-    names,
+    data_flags,
 )
 
 
@@ -39,17 +39,17 @@ def inspect(
     from nde.cli.console import speak
     from nde.cli.inspect import run_inspect
 
-    told = {
-        "data.source": data,
-        "data.id": id,
-        "data.time": time,
-        "data.label": label,
-        "data.channels": None if channels is None else names(channels),
-        "data.labels": labels,
-        "data.times": times,
-        "data.format": format,
-        "data.data_dir": data_dir,
-    }
+    told = data_flags(
+        source=data,
+        id=id,
+        time=time,
+        label=label,
+        channels=channels,
+        labels=labels,
+        times=times,
+        format=format,
+        data_dir=data_dir,
+    )
     speak(quiet=quiet, verbose=verbose, json=json)
     run_inspect(
         [(key, value) for key, value in told.items() if value is not None],

@@ -33,7 +33,40 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Also debug lines
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on stdout, the rest on stderr.")
 ]
+ConfigFile = Annotated[
+    str | None, typer.Option(help="YAML, TOML or JSON file of sections.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Any key of the configuration."),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def data_flags(
+    *,
+    source: str | None,
+    id: str | None,  # noqa: A002
+    time: str | None,
+    label: str | None,
+    channels: str | None,
+    labels: str | None,
+    times: str | None,
+    format: str | None,  # noqa: A002
+    data_dir: str | None,
+) -> dict[str, object]:
+    """What to read, and how, as keys of the configuration."""
+    return {
+        "data.source": source,
+        "data.id": id,
+        "data.time": time,
+        "data.label": label,
+        "data.channels": None if channels is None else names(channels),
+        "data.labels": labels,
+        "data.times": times,
+        "data.format": format,
+        "data.data_dir": data_dir,
+    }
 
 
 def names(text: str) -> list[str]:

@@ -167,3 +167,12 @@ def test_random_fields_are_told(
     with torch.no_grad():
         run(net, y0, adjoint, method, GRID)
     run(net.eval(), y0, adjoint, method, GRID)
+
+
+def test_random_fields_are_told_where_parameters_are_named(f64: KIND) -> None:
+    """By methods that call the field before their first step."""
+    net = nn.Sequential(network(f64), nn.Dropout(0.3))
+    y0 = torch.linspace(-1, 1, 6, **f64).view(3, 2)
+    named = Recompute(parameters=tuple(net.parameters()))
+    with pytest.warns(UserWarning, match="draws random numbers.*Direct"):
+        ode(net, y0, named, "tsit5", GRID)

@@ -14,14 +14,12 @@ to zero along a cosine. Without --mnist on scikit-learn's digits (64-100-64).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from campaign import Task, parser, run
-from images import Images, load
+from campaign import Task, run
+from images import Images, ImageTraining, image_parser, load, setting_of
 from named_methods import NODE
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from nde.models import LayerOutput, NeuralODE, SolverSettings
 from nde.regularizers import AnyRegularizer
@@ -63,7 +61,7 @@ class Classifier(nn.Module):
         return self.head(out.final), out
 
 
-class Digits:
+class Digits(ImageTraining):
     """An experiment: `iterations` are those over which the learning rate falls."""
 
     def __init__(
@@ -85,22 +83,11 @@ class Digits:
             adjoint="direct",
         )
         pixels = images.train_x.shape[1]
-        self.images, self.batch = images, batch
-        self.model = Classifier(pixels, solver, regularizers).to(F64)
-        self.field = self.model.field
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, iterations
-        )
-        self.order = torch.Generator().manual_seed(seed)
-
-    def loss(self, iteration: int, progress: float) -> tuple[Tensor, LayerOutput]:
-        if iteration:
-            self.schedule.step()
-        images = self.images
-        rows = torch.randint(len(images.train_y), (self.batch,), generator=self.order)
-        logits, out = self.model(images.train_x[rows], progress)
-        return cross_entropy(logits, images.train_y[rows]), out
+        model = Classifier(pixels, solver, regularizers).to(F64)
+        self.field = model.field
+        adam = torch.optim.Adam(model.parameters(), lr=lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, iterations)
+        super().__init__(images, seed, batch, model, adam, schedule)
 
     def test(self) -> float:
         """Accuracy in percent."""
@@ -111,11 +98,8 @@ class Digits:
 
 def main(arguments: Sequence[str] | None = None) -> str:
     """Train, print and return the table."""
-    options = parser((__doc__ or "").splitlines()[0], "results", 300)
-    options.add_argument("--mnist", type=Path, help=".npz of MNIST, as Keras keeps it")
-    options.add_argument("--batch", type=int, default=128)
+    options = image_parser(__doc__, 300, 1.4e-8)
     options.add_argument("--lr", type=float, default=3e-3)
-    options.add_argument("--tolerance", type=float, default=1.4e-8)
     asked = options.parse_args(arguments)
     torch.set_num_threads(1)
 
@@ -130,11 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
             tolerance=asked.tolerance,
         )
 
-    data = "digits" if asked.mnist is None else "MNIST"
-    setting = (
-        f"{data}, {asked.iterations} iterations of {asked.batch}, Adam {asked.lr:g}, "
-        f"tolerance {asked.tolerance:g}"
-    )
+    setting = setting_of(asked, asked.lr)
     table = run(Task("digits_node", "accuracy %", 2, True, setting, NODE, start), asked)
     print(table)
     return table

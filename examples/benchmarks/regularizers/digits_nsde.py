@@ -20,14 +20,12 @@ evaluations are those of the drift. sosri2, one step for the batch. Adam at 0.01
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from campaign import Task, parser, run
-from images import Images, load
+from campaign import Task, run
+from images import Images, ImageTraining, image_parser, load, setting_of
 from named_methods import NSDE
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from nde.models import LayerOutput, SolverSettings
 from nde.models.output import integrate
@@ -36,6 +34,8 @@ from nde.solvers import SDETerm
 
 F64 = torch.float64
 TIMES = torch.tensor([0.0, 1.0], dtype=F64)
+
+_LR = 0.01
 
 # Paths of an image in prediction.
 PATHS = 10
@@ -96,7 +96,7 @@ class Classifier(nn.Module):
         return self.head(out.final), out
 
 
-class NoisyDigits:
+class NoisyDigits(ImageTraining):
     """An experiment."""
 
     def __init__(
@@ -117,22 +117,13 @@ class NoisyDigits:
             adjoint="direct",
         )
         pixels = images.train_x.shape[1]
-        self.images, self.batch = images, batch
-        self.model = Classifier(pixels, solver, regularizers).to(F64)
-        self.field = self.model.drift
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda n: 1.0 / (1.0 + 1e-5 * n)
+        model = Classifier(pixels, solver, regularizers).to(F64)
+        self.field = model.drift
+        adam = torch.optim.Adam(model.parameters(), lr=_LR)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            adam, lambda n: 1.0 / (1.0 + 1e-5 * n)
         )
-        self.order = torch.Generator().manual_seed(seed)
-
-    def loss(self, iteration: int, progress: float) -> tuple[Tensor, LayerOutput]:
-        if iteration:
-            self.schedule.step()
-        images = self.images
-        rows = torch.randint(len(images.train_y), (self.batch,), generator=self.order)
-        logits, out = self.model(images.train_x[rows], progress)
-        return cross_entropy(logits, images.train_y[rows]), out
+        super().__init__(images, seed, batch, model, adam, schedule)
 
     def test(self) -> float:
         """Accuracy in percent of the mean logits, along the same paths each time."""
@@ -147,11 +138,7 @@ class NoisyDigits:
 
 def main(arguments: Sequence[str] | None = None) -> str:
     """Train, print and return the table."""
-    options = parser((__doc__ or "").splitlines()[0], "results", 200)
-    options.add_argument("--mnist", type=Path, help=".npz of MNIST, as Keras keeps it")
-    options.add_argument("--batch", type=int, default=128)
-    options.add_argument("--tolerance", type=float, default=1e-2)
-    asked = options.parse_args(arguments)
+    asked = image_parser(__doc__, 200, 1e-2).parse_args(arguments)
     torch.set_num_threads(1)
 
     def start(seed: int, regularizers: Sequence[AnyRegularizer]) -> NoisyDigits:
@@ -163,11 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
             tolerance=asked.tolerance,
         )
 
-    data = "digits" if asked.mnist is None else "MNIST"
-    setting = (
-        f"{data}, {asked.iterations} iterations of {asked.batch}, Adam 0.01, "
-        f"tolerance {asked.tolerance:g}"
-    )
+    setting = setting_of(asked, _LR)
     table = run(Task("digits_nsde", "accuracy %", 2, True, setting, NSDE, start), asked)
     print(table)
     return table

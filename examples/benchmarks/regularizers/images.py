@@ -1,13 +1,21 @@
-"""Images of digits as rows of pixels: scikit-learn's, or MNIST from a file."""
+"""Images of digits as rows of pixels: scikit-learn's, or MNIST from a file.
+
+And what trainings on them share.
+"""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from campaign import parser
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nde.models import LayerOutput
 
 # Of scikit-learn's digits, how many of 1,797 are for tests.
 _TEST = 360
@@ -31,6 +39,52 @@ def load(mnist: Path | None, seed: int) -> Images:
     keeps it. Raises ValueError for another file.
     """
     return _digits(seed) if mnist is None else _mnist(mnist)
+
+
+class ImageTraining:
+    """Batches of images through a model; subclasses measure it in tests."""
+
+    def __init__(
+        self,
+        images: Images,
+        seed: int,
+        batch: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        self.images, self.batch = images, batch
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.order = torch.Generator().manual_seed(seed)
+
+    def loss(self, iteration: int, progress: float) -> tuple[Tensor, LayerOutput]:
+        """Cross entropy of the next batch, and the solve."""
+        if iteration:
+            self.schedule.step()
+        images = self.images
+        rows = torch.randint(len(images.train_y), (self.batch,), generator=self.order)
+        logits, out = self.model(images.train_x[rows], progress)
+        return cross_entropy(logits, images.train_y[rows]), out
+
+
+def image_parser(
+    description: str | None, iterations: int, tolerance: float
+) -> ArgumentParser:
+    """Options of a script, with its defaults."""
+    options = parser((description or "").splitlines()[0], "results", iterations)
+    options.add_argument("--mnist", type=Path, help=".npz of MNIST, as Keras keeps it")
+    options.add_argument("--batch", type=int, default=128)
+    options.add_argument("--tolerance", type=float, default=tolerance)
+    return options
+
+
+def setting_of(asked: Namespace, lr: float) -> str:
+    """What the trainings of a table have in common."""
+    data = "digits" if asked.mnist is None else "MNIST"
+    return (
+        f"{data}, {asked.iterations} iterations of {asked.batch}, Adam {lr:g}, "
+        f"tolerance {asked.tolerance:g}"
+    )
 
 
 def _digits(seed: int) -> Images:
